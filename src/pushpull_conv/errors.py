@@ -1,0 +1,64 @@
+"""The one error a caller's input can raise, and the sentences it is made of."""
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+from typing import TypeVar
+
+Name = TypeVar("Name", bound=str)
+
+
+class InputError(ValueError):
+    """What the caller gave cannot be used.
+
+    The message is one line: it names the argument, shows the value, lists what is allowed and says what to do.
+    The command line prints it and exits with code 2.
+    """
+
+
+def require_name(kind: str, value: str, allowed: Iterable[Name]) -> Name:
+    """Return ``value`` if it is one of ``allowed``, else raise with the nearest valid name.
+
+    Args:
+        kind: What the name stands for, as the user knows it (``"corruption"``, ``"variant"``).
+        value: What the user wrote.
+        allowed: The valid names.
+
+    Returns:
+        The entry of ``allowed`` that equals ``value``.
+
+    Raises:
+        InputError: ``value`` is not in ``allowed``.
+
+    Example:
+        >>> require_name("corruption", "fog", ["fog", "frost"])
+        'fog'
+        >>> require_name("corruption", "fogg", ["fog", "frost"])
+        Traceback (most recent call last):
+            ...
+        pushpull_conv.errors.InputError: unknown corruption 'fogg'; did you mean 'fog'? Allowed: fog, frost
+    """
+    names = list(allowed)
+    for name in names:
+        if name == value:
+            return name
+    by_lower_case = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(str(value).lower(), by_lower_case, n=1, cutoff=0.5)
+    hint = f"; did you mean '{by_lower_case[near[0]]}'?" if near else "."
+    raise InputError(f"unknown {kind} {value!r}{hint} Allowed: {', '.join(names)}")
+
+
+def require_module(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency, or say which extra of this package brings it.
+
+    Example:
+        >>> require_module("json", "train").__name__
+        'json'
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.split(".")[0]:
+            raise
+        raise InputError(f"{error.name} is not installed; run: pip install 'pushpull-conv[{extra}]'") from error
