@@ -1,0 +1,98 @@
+"""The form in which labelled images pass between the rooms of this package."""
+
+import dataclasses
+import functools
+import hashlib
+
+import torch
+from torch import Tensor
+
+from pushpull_conv.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled images that fit in memory, kept as uint8 on one device.
+
+    Args:
+        images: uint8 ``[N, 3, H, W]``, RGB.
+        labels: int64 ``[N]``, places in ``classes``.
+        classes: The name of each class.
+        index: int64 ``[N]``, each image's place in its full data set. It stays with the image when the set is
+            shuffled or cut, and is the key of the image's corruption.
+        name: The data set (``"cifar10"``).
+        split: ``"train"`` or ``"test"``.
+
+    Raises:
+        InputError: A tensor has another dtype, shape or length, or a label is outside ``classes``.
+
+    Example:
+        >>> from pushpull_conv.data import load_images
+        >>> digits = load_images("digits", "test")
+        >>> digits.images.shape, digits.num_classes, len(digits[:100])
+        (torch.Size([355, 3, 32, 32]), 10, 100)
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    index: Tensor
+    name: str
+    split: str
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
+            raise InputError(
+                f"images of {self._title} must be uint8 [N, 3, H, W], not {self.images.dtype} {[*self.images.shape]}"
+            )
+        for field in ("labels", "index"):
+            values = getattr(self, field)
+            if values.dtype != torch.int64 or values.shape != self.images.shape[:1]:
+                raise InputError(
+                    f"{field} of {self._title} must be int64 [{len(self.images)}], one for each image, "
+                    f"not {values.dtype} {[*values.shape]}"
+                )
+        outside = (self.labels < 0) | (self.labels >= self.num_classes)
+        if outside.any():
+            place = int(outside.nonzero()[0])
+            raise InputError(
+                f"label {int(self.labels[place])} of image {place} of {self._title} is outside "
+                f"0 to {self.num_classes - 1}, its {self.num_classes} classes"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, selection: slice | Tensor) -> "ImageSet":
+        """The images that a slice, an index tensor or a mask selects, each keeping its ``index``."""
+        return dataclasses.replace(
+            self, images=self.images[selection], labels=self.labels[selection], index=self.index[selection]
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, also if some have no image here."""
+        return len(self.classes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images lie."""
+        return self.images.device
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, over the shape, pixels, labels and index: the identity that results record."""
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        for part in (self.images, self.labels, self.index):
+            digest.update(part.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        """The same set on ``device``."""
+        return dataclasses.replace(
+            self, images=self.images.to(device), labels=self.labels.to(device), index=self.index.to(device)
+        )
+
+    @property
+    def _title(self) -> str:
+        return f"{self.name}/{self.split}"
