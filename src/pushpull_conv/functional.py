@@ -1,0 +1,222 @@
+"""The push-pull convolution: the one place where its mathematics lives.
+
+Bennabhaktula, Alegre, Strisciuglio, Azzopardi, "PushPull-Net: Inhibition-driven ResNet robust to image corruptions",
+ICPR 2024, arXiv 2408.04077.
+"""
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pushpull_conv.errors import InputError
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+IntOrPair = int | tuple[int, int]
+
+
+def push_pull_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    alpha: float | Tensor = 1.0,
+    *,
+    avg_kernel_size: int = 3,
+    stride: IntOrPair = 1,
+    padding: IntOrPair | str = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+) -> Tensor:
+    r"""Convolve, and subtract the averaged response of the complementary kernel: the push-pull unit.
+
+    With :math:`m_o` the sum of the smallest and the largest weight of filter :math:`o`,
+
+    .. math::
+        push &= x * W \qquad pull = x * (m - W) \qquad pull' = \mathrm{avg\_pool}(pull) \\
+        y_o &= \mathrm{relu}(push_o) - \alpha_o \, \mathrm{relu}(pull'_o) + b_o
+
+    The second convolution is never run: pull is :math:`m_o S - push` with :math:`S` the sum of the input under the
+    kernel, one channel per group whatever the number of filters. Below float32, :math:`S`, the pooling and the
+    subtraction are computed in float32, so they neither overflow nor cancel where the convolution itself does not.
+
+    Args:
+        x: Input ``[N, C, H, W]`` or ``[C, H, W]``, floating point.
+        weight: Push kernels ``[O, C / groups, kh, kw]``.
+        bias: ``[O]``, added last, after the inhibition.
+        alpha: Strength of the inhibition, a number or one per filter ``[O]``. At 0 the unit is ``relu(conv) + bias``.
+        avg_kernel_size: Side of the window over which the pull response is averaged, odd; 0 or 1 for none. Positions
+            outside the response map are left out of the mean.
+        stride: As in `torch.nn.functional.conv2d`.
+        padding: As in `torch.nn.functional.conv2d`: a number, a pair, ``"same"`` or ``"valid"``.
+        dilation: As in `torch.nn.functional.conv2d`.
+        groups: As in `torch.nn.functional.conv2d`.
+        padding_mode: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``, as in `torch.nn.Conv2d`.
+
+    Returns:
+        ``[N, O, H', W']`` (or ``[O, H', W']``) of the shape, dtype and memory format that the convolution alone gives.
+
+    Raises:
+        InputError: ``avg_kernel_size`` is even or negative, ``alpha`` is not finite or has another shape than ``[O]``,
+            or ``padding_mode`` is unknown.
+
+    Example:
+        >>> x, weight = torch.rand(2, 3, 32, 32), torch.randn(8, 3, 3, 3)
+        >>> push_pull_conv2d(x, weight, alpha=0.5, padding=1, stride=2).shape
+        torch.Size([2, 8, 16, 16])
+    """
+    check_avg_kernel_size(avg_kernel_size)
+    strength = _per_filter(alpha, weight)
+    batch, padding = _pad(x if x.dim() == 4 else x.unsqueeze(0), weight, padding, dilation, padding_mode)
+    push = F.conv2d(batch, weight, None, stride, padding, dilation, groups)
+    dtype = torch.promote_types(push.dtype, torch.float32)
+    with _autocast_off(x):
+        total = _window_sum(batch.to(dtype), weight, stride, padding, dilation, groups)
+        offset = _offset(weight).to(dtype).flatten(1).unsqueeze(-1)
+        response = _subtract_pull(push.to(dtype), offset, total, strength.to(dtype), avg_kernel_size)
+        if bias is not None:
+            response = response.add_(bias.to(dtype).unsqueeze(-1).unsqueeze(-1))
+    response = response.to(push.dtype)
+    return response if x.dim() == 4 else response.squeeze(0)
+
+
+def push_pull_conv2d_reference(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    alpha: float | Tensor = 1.0,
+    *,
+    avg_kernel_size: int = 3,
+    stride: IntOrPair = 1,
+    padding: IntOrPair | str = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+) -> Tensor:
+    """Compute `push_pull_conv2d` as it is defined, with two convolutions and a pooling of every filter.
+
+    Slow, and the yardstick of the fast form: same arguments, same result up to rounding.
+
+    Example:
+        >>> x, weight = torch.rand(2, 3, 8, 8), torch.randn(4, 3, 3, 3)
+        >>> slow = push_pull_conv2d_reference(x, weight, alpha=0.5)
+        >>> torch.allclose(slow, push_pull_conv2d(x, weight, alpha=0.5), atol=1e-4)
+        True
+    """
+    check_avg_kernel_size(avg_kernel_size)
+    strength = _per_filter(alpha, weight)
+    x, padding = _pad(x, weight, padding, dilation, padding_mode)
+    push = F.conv2d(x, weight, None, stride, padding, dilation, groups)
+    pull = F.conv2d(x, pull_kernel(weight), None, stride, padding, dilation, groups)
+    if avg_kernel_size > 1:
+        pull = F.avg_pool2d(pull, avg_kernel_size, 1, avg_kernel_size // 2, count_include_pad=False)
+    response = push.relu() - strength.to(push.dtype) * pull.relu()
+    return response if bias is None else response + bias.to(push.dtype).unsqueeze(-1).unsqueeze(-1)
+
+
+def pull_kernel(weight: Tensor) -> Tensor:
+    """Return the complementary kernels: each filter's contrast pattern with the opposite polarity.
+
+    The range of values of each filter stays the same: its smallest weight becomes its largest and the reverse.
+
+    Args:
+        weight: Push kernels ``[O, C / groups, kh, kw]``.
+
+    Returns:
+        Pull kernels of the same shape and dtype.
+
+    Example:
+        >>> pull_kernel(torch.tensor([[[[0.0, 1.0, 5.0]]]]))
+        tensor([[[[5., 4., 0.]]]])
+    """
+    return _offset(weight) - weight
+
+
+def check_avg_kernel_size(avg_kernel_size: int) -> None:
+    """Raise `InputError` unless ``avg_kernel_size`` is 0 or an odd positive number."""
+    if isinstance(avg_kernel_size, bool) or not isinstance(avg_kernel_size, int):
+        raise InputError(f"avg_kernel_size is {avg_kernel_size!r}; allowed: 0 or an odd whole number; use 3 or 5")
+    if avg_kernel_size < 0 or (avg_kernel_size > 0 and avg_kernel_size % 2 == 0):
+        use = "0 for no averaging" if avg_kernel_size < 0 else f"{avg_kernel_size - 1} or {avg_kernel_size + 1}"
+        raise InputError(f"avg_kernel_size is {avg_kernel_size}; allowed: 0 or an odd positive number; use {use}")
+
+
+def _per_filter(alpha: float | Tensor, weight: Tensor) -> Tensor:
+    """Return ``alpha`` as a tensor that broadcasts over ``[N, O, H, W]``."""
+    if not isinstance(alpha, Tensor):
+        if not math.isfinite(alpha):
+            raise InputError(f"alpha is {alpha}; allowed: any finite number; 1.0 is the paper's choice")
+        return weight.new_full((1, 1, 1), alpha, dtype=torch.promote_types(weight.dtype, torch.float32))
+    filters = weight.shape[0]
+    if alpha.shape not in {(), (1,), (filters,)}:
+        raise InputError(f"alpha has shape {list(alpha.shape)}; allowed: a number or [{filters}], one per filter")
+    return alpha.reshape(-1, 1, 1)
+
+
+def _offset(weight: Tensor) -> Tensor:
+    return weight.amin((1, 2, 3), keepdim=True) + weight.amax((1, 2, 3), keepdim=True)
+
+
+def _pad(
+    x: Tensor, weight: Tensor, padding: IntOrPair | str, dilation: IntOrPair, padding_mode: str
+) -> tuple[Tensor, IntOrPair | str]:
+    """Pad ``x`` if the convolution cannot do it itself; return it with the padding that is left to the convolution."""
+    if padding_mode == "zeros":
+        return x, padding
+    if padding_mode not in PADDING_MODES:
+        raise InputError(f"padding_mode is {padding_mode!r}; allowed: {', '.join(PADDING_MODES)}")
+    if padding == "valid":
+        return x, 0
+    if isinstance(padding, str):  # "same"
+        height, width = (d * (side - 1) for d, side in zip(_pair(dilation), weight.shape[2:], strict=True))
+        borders = [width // 2, width - width // 2, height // 2, height - height // 2]
+    else:
+        height, width = _pair(padding)
+        borders = [width, width, height, height]
+    return F.pad(x, borders, padding_mode), 0
+
+
+def _pair(value: IntOrPair) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
+
+
+def _subtract_pull(push: Tensor, offset: Tensor, total: Tensor, strength: Tensor, avg_kernel_size: int) -> Tensor:
+    """Return ``relu(push) - strength * relu(mean(offset * total - push))``."""
+    if avg_kernel_size > 1:
+        # The means of total and push lack the same positive divisor, which moves out of the relu into the strength.
+        strength = strength / _box_sum(torch.ones_like(push[:1, :1]), avg_kernel_size)
+        total = _box_sum(total, avg_kernel_size)
+        minus_push = _box_sum(push, avg_kernel_size).neg_()
+    else:
+        minus_push = push.neg()
+    # In place: on a CPU the cost lies in fresh memory more than in arithmetic.
+    inhibition = minus_push.addcmul_(offset, total).relu_()
+    return torch.addcmul(push.relu(), inhibition, strength, value=-1)
+
+
+def _window_sum(
+    x: Tensor, weight: Tensor, stride: IntOrPair, padding: IntOrPair | str, dilation: IntOrPair, groups: int
+) -> Tensor:
+    """Sum ``x`` under the kernel at every output position: ``[N, 1, H', W']``, or one channel per filter if grouped."""
+    filters, _, height, width = weight.shape
+    channels = x.unflatten(1, (groups, -1)).sum(2)
+    total = F.conv2d(channels, x.new_ones(groups, 1, height, width), None, stride, padding, dilation, groups)
+    return total if groups == 1 else total.repeat_interleave(filters // groups, dim=1)
+
+
+def _box_sum(x: Tensor, side: int) -> Tensor:
+    """Sum each channel over ``side`` x ``side`` windows centred on every position, with zeros outside.
+
+    A depthwise convolution: on a CPU many times faster than `avg_pool2d`, forward and backward.
+    """
+    channels = x.shape[1]
+    window = x.new_ones(1, 1, side, side).expand(channels, 1, side, side)
+    return F.conv2d(x, window, padding=side // 2, groups=channels)
+
+
+def _autocast_off(x: Tensor) -> AbstractContextManager[object]:
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
