@@ -78,9 +78,10 @@ def _download(path: Path) -> None:
 def _read_batch(path: Path) -> tuple[Tensor, Tensor]:
     try:
         with path.open("rb") as file:
-            batch = _ArrayUnpickler(file, encoding="bytes").load()
-        pixels = np.asarray(batch[b"data"])
-        labels = np.asarray(batch[b"labels"])
+            content = _ArrayUnpickler(file, encoding="bytes").load()
+        # Python 2 wrote the original, with byte strings as keys; copies written by Python 3 have text.
+        batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
+        pixels, labels = np.asarray(batch["data"]), np.asarray(batch["labels"])
         if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3 * 32 * 32) or labels.dtype.kind != "i":
             raise ValueError(f"data {pixels.dtype} {pixels.shape}, labels {labels.dtype} {labels.shape}")
     except FileNotFoundError as error:
@@ -99,9 +100,11 @@ class _ArrayUnpickler(pickle.Unpickler):
     _ADMITTED: ClassVar[dict[tuple[str, str], Any]] = {
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
-        # Where the function that rebuilds an array lies depends on the numpy that wrote the file.
+        # Which function rebuilds an array, and where it lies, depends on the numpy and the protocol of the writer.
         ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
         ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+        ("numpy.core.numeric", "_frombuffer"): np.empty(0).__reduce_ex__(5)[0],
+        ("numpy._core.numeric", "_frombuffer"): np.empty(0).__reduce_ex__(5)[0],
     }
 
     def find_class(self, module: str, name: str) -> Any:

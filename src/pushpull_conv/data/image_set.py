@@ -24,7 +24,7 @@ class ImageSet:
         split: ``"train"`` or ``"test"``.
 
     Raises:
-        InputError: A tensor has another dtype, shape or length, or a label is outside ``classes``.
+        InputError: There is no image, a tensor has another dtype, shape or length, or a label is outside ``classes``.
 
     Example:
         >>> from pushpull_conv.data import load_images
@@ -41,6 +41,8 @@ class ImageSet:
     split: str
 
     def __post_init__(self) -> None:
+        if len(self.images) == 0:
+            raise InputError(f"{self._title} has no images")
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
             raise InputError(
                 f"images of {self._title} must be uint8 [N, 3, H, W], not {self.images.dtype} {[*self.images.shape]}"

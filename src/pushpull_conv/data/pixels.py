@@ -31,9 +31,10 @@ def decode_images(encoded: Sequence[bytes], names: Iterable[str], size: int) -> 
 def _decode(content: bytes, name: str, size: int) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content)) as image:
-            rgb = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises each of them on damaged files
+            if image.size != (size, size):
+                raise InputError(f"image {name} has {image.width} x {image.height} pixels, not {size} x {size}")
+            return np.asarray(image.convert("RGB"))
+    except InputError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # damage surfaces as any of them
         raise InputError(f"image {name} is truncated or not an image; replace it") from error
-    if rgb.size != (size, size):
-        raise InputError(f"image {name} has {rgb.width} x {rgb.height} pixels; this data set has {size} x {size}")
-    return np.asarray(rgb)

@@ -14,10 +14,15 @@ from pushpull_conv.data.cifar_batches import download_cifar_batches, read_cifar_
 from pushpull_conv.data.folders import read_class_folders
 from pushpull_conv.data.image_set import ImageSet
 from pushpull_conv.data.parquet import read_parquet
+from pushpull_conv.data.spec import DataSpec
 from pushpull_conv.errors import InputError, require_module, require_name
 
 SPLITS = ("train", "test")
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10 = DataSpec(
+    name="cifar10",
+    classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    size=32,
+)
 
 
 def load_images(name: str, split: str, *, root: str | os.PathLike[str] | None = None) -> ImageSet:
@@ -45,29 +50,23 @@ def load_images(name: str, split: str, *, root: str | os.PathLike[str] | None = 
         (1442, ('0', '1', '2'), torch.uint8)
     """
     load = _LOADERS[require_name("data set", name, DATA_SETS)]
-    return load(require_name("split", split, SPLITS), None if root is None else Path(root))
+    return load(require_name("split", split, SPLITS), None if root is None else Path(root).expanduser())
 
 
 def _load_cifar10(split: str, root: Path | None) -> ImageSet:
-    images, labels, classes = _read_cifar10(split, _cached_cifar10() if root is None else root)
-    if classes != CIFAR10_CLASSES:
-        raise InputError(
-            f"data folder '{root}' has {len(classes)} classes ({', '.join(classes[:12])}); "
-            f"cifar10 has {len(CIFAR10_CLASSES)}: {', '.join(CIFAR10_CLASSES)}"
-        )
-    return ImageSet(images, labels, classes, torch.arange(len(images)), "cifar10", split)
+    images, labels = _read_cifar10(split, _cached_cifar10() if root is None else root)
+    return ImageSet(images, labels, CIFAR10.classes, torch.arange(len(images)), CIFAR10.name, split)
 
 
-def _read_cifar10(split: str, root: Path) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+def _read_cifar10(split: str, root: Path) -> tuple[Tensor, Tensor]:
     if not root.is_dir():
-        raise InputError(f"data folder '{root}' does not exist; give the folder of cifar10, or none to download it")
+        raise InputError(f"data folder '{root}' is missing; give the folder of cifar10, or none to download it")
     if shards := sorted(root.glob(f"{split}-*.parquet")):
-        images, labels, classes = read_parquet(shards, size=32)
-        return images, labels, CIFAR10_CLASSES if classes is None else classes
+        return read_parquet(shards, CIFAR10)
     if (root / split).is_dir():
-        return read_class_folders(root / split, size=32)
+        return read_class_folders(root / split, CIFAR10)
     if (root / CIFAR_BATCHES).is_dir():
-        return *read_cifar_batches(root / CIFAR_BATCHES, split), CIFAR10_CLASSES
+        return read_cifar_batches(root / CIFAR_BATCHES, split)
     raise InputError(
         f"data folder '{root}' has no {split} images of cifar10; expected {split}-*.parquet, {split}/<class>/*.png "
         f"or {CIFAR_BATCHES}"
