@@ -6,6 +6,7 @@ ICPR 2024, arXiv 2408.04077.
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +14,8 @@ from torch import Tensor
 
 from pushpull_conv.errors import InputError
 
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
-
-IntOrPair = int | tuple[int, int]
+IntOrPair = int | tuple[int, ...]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 def push_pull_conv2d(
@@ -29,7 +29,7 @@ def push_pull_conv2d(
     padding: IntOrPair | str = 0,
     dilation: IntOrPair = 1,
     groups: int = 1,
-    padding_mode: str = "zeros",
+    padding_mode: PaddingMode = "zeros",
 ) -> Tensor:
     r"""Convolve, and subtract the averaged response of the complementary kernel: the push-pull unit.
 
@@ -94,7 +94,7 @@ def push_pull_conv2d_reference(
     padding: IntOrPair | str = 0,
     dilation: IntOrPair = 1,
     groups: int = 1,
-    padding_mode: str = "zeros",
+    padding_mode: PaddingMode = "zeros",
 ) -> Tensor:
     """Compute `push_pull_conv2d` as it is defined, with two convolutions and a pooling of every filter.
 
@@ -161,13 +161,13 @@ def _offset(weight: Tensor) -> Tensor:
 
 
 def _pad(
-    x: Tensor, weight: Tensor, padding: IntOrPair | str, dilation: IntOrPair, padding_mode: str
+    x: Tensor, weight: Tensor, padding: IntOrPair | str, dilation: IntOrPair, padding_mode: PaddingMode
 ) -> tuple[Tensor, IntOrPair | str]:
     """Pad ``x`` if the convolution cannot do it itself; return it with the padding that is left to the convolution."""
     if padding_mode == "zeros":
         return x, padding
-    if padding_mode not in PADDING_MODES:
-        raise InputError(f"padding_mode is {padding_mode!r}; allowed: {', '.join(PADDING_MODES)}")
+    if padding_mode not in get_args(PaddingMode):
+        raise InputError(f"padding_mode is {padding_mode!r}; allowed: {', '.join(get_args(PaddingMode))}")
     if padding == "valid":
         return x, 0
     if isinstance(padding, str):  # "same"
@@ -179,7 +179,7 @@ def _pad(
     return F.pad(x, borders, padding_mode), 0
 
 
-def _pair(value: IntOrPair) -> tuple[int, int]:
+def _pair(value: IntOrPair) -> tuple[int, ...]:
     return (value, value) if isinstance(value, int) else value
 
 
