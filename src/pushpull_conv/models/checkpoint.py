@@ -1,0 +1,207 @@
+"""Storing a classifier in one file, and reading weights without running code."""
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pushpull_conv.errors import InputError, require_module
+from pushpull_conv.files import atomic_write
+from pushpull_conv.models.classifier import Classifier
+from pushpull_conv.models.create import create_model
+
+_METADATA_KEY = "pushpull_conv"
+# What Lightning, DistributedDataParallel, torch.compile and Classifier put before a network's own names.
+_PREFIXES = ("model.", "module.", "_orig_mod.", "network.")
+
+StrPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """All that is needed, besides the weights, to build a classifier again.
+
+    Attributes:
+        name: As in `create_model`.
+        num_classes: Number of logits.
+        stem: As in `create_model`.
+        pushpull: As in `create_model`.
+        mean: Mean of each channel, for pixels in [0, 1].
+        std: Standard deviation of each channel, for pixels in [0, 1].
+        classes: Names of the classes in the order of the logits; may be empty.
+
+    Example:
+        >>> spec = ModelSpec("resnet20", 10, None, {"avg_kernel_size": 3}, mean=(0.5,) * 3, std=(0.25,) * 3)
+        >>> type(spec.build()).__name__
+        'Classifier'
+    """
+
+    name: str
+    num_classes: int
+    stem: str | None
+    pushpull: Mapping[str, Any] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...] = ()
+
+    def build(self) -> Classifier:
+        """Create the classifier with freshly drawn weights."""
+        network = create_model(self.name, num_classes=self.num_classes, stem=self.stem, pushpull=self.pushpull)
+        return Classifier(network, self.mean, self.std)
+
+
+def save_checkpoint(path: StrPath, classifier: Classifier, spec: ModelSpec) -> None:
+    """Write the weights and the spec to one safetensors file, whole or not at all.
+
+    Args:
+        path: The file to create or replace.
+        classifier: Whose network's state to store. It may be on any device, compiled, or in channels-last format.
+        spec: How to build the classifier again; stored as JSON in the file's metadata.
+
+    Raises:
+        InputError: The folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> spec = ModelSpec("resnet20", 10, None, None, mean=(0.5,) * 3, std=(0.25,) * 3)
+        >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
+        >>> save_checkpoint(path, spec.build(), spec)
+        >>> load_checkpoint(path)[1] == spec
+        True
+    """
+    safetensors = require_module("safetensors.torch", "train")
+    network = getattr(classifier.network, "_orig_mod", classifier.network)
+    # Cloned, because safetensors stores neither shared nor non-contiguous memory.
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in network.state_dict().items()
+    }
+    with atomic_write(path) as temporary:
+        safetensors.save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(asdict(spec))})
+
+
+def load_checkpoint(path: StrPath) -> tuple[Classifier, ModelSpec]:
+    """Read what `save_checkpoint` wrote.
+
+    Returns:
+        The classifier, in evaluation mode on the CPU, and its spec.
+
+    Raises:
+        InputError: The file is absent, damaged, or not such a checkpoint.
+    """
+    tensors, metadata = _read_safetensors(Path(path))
+    spec = _parse_spec(Path(path), metadata)
+    classifier = spec.build()
+    _load_state_(classifier.network, tensors, Path(path))
+    return classifier.eval(), spec
+
+
+def load_weights_(model: nn.Module, path: StrPath) -> None:
+    """Load weights into ``model`` in place, from any common kind of file, without running code that it may hold.
+
+    Args:
+        model: A network or a `Classifier`.
+        path: A ``.safetensors`` file, or a file that `torch.save` wrote: a state dict or a checkpoint with an entry
+            ``"state_dict"``, as Lightning writes. Names may carry the prefixes of Lightning, DDP or ``torch.compile``.
+
+    Raises:
+        InputError: The file is absent, damaged, holds more than weights, or belongs to another architecture.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "weights.pt"
+        >>> torch.save({"state_dict": {"model.weight": torch.ones(1, 2), "model.bias": torch.zeros(1)}}, path)
+        >>> layer = nn.Linear(2, 1)
+        >>> load_weights_(layer, path)
+        >>> layer.weight.tolist()
+        [[1.0, 1.0]]
+    """
+    path = Path(path)
+    tensors = _read_safetensors(path)[0] if path.suffix == ".safetensors" else _read_pickle(path)
+    network = model.network if isinstance(model, Classifier) else model
+    _load_state_(network, tensors, path)
+
+
+def _load_state_(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    network = getattr(network, "_orig_mod", network)
+    expected = network.state_dict()
+    tensors = _without_prefixes(tensors, expected)
+    try:
+        result = network.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:
+        shapes = [
+            f"'{name}' is {list(tensors[name].shape)} instead of {list(value.shape)}"
+            for name, value in expected.items()
+            if name in tensors and tensors[name].shape != value.shape
+        ]
+        raise InputError(_another_architecture(path, shapes or [" ".join(str(error).split())])) from error
+    missing = [f"'{name}' is missing" for name in result.missing_keys]
+    excess = [f"'{name}' is not in the model" for name in result.unexpected_keys]
+    if missing or excess:
+        raise InputError(_another_architecture(path, missing[:2] + excess[:2], len(missing) + len(excess)))
+
+
+def _another_architecture(path: Path, differences: list[str], count: int | None = None) -> str:
+    shown = "; ".join(differences[:4])
+    more = (count or len(differences)) - min(4, len(differences))
+    return (
+        f"weights file '{path}' belongs to another architecture: {shown}{f'; and {more} more' if more else ''}; "
+        "give the file's own model name, num_classes, stem and pushpull"
+    )
+
+
+def _without_prefixes(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Strip wrappers' prefixes, one after another, until names fit ``expected`` or none is left."""
+    while not tensors.keys() & expected.keys():
+        prefix = next((prefix for prefix in _PREFIXES if any(name.startswith(prefix) for name in tensors)), None)
+        if prefix is None:
+            break
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return tensors
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    safetensors = require_module("safetensors", "train")
+    _require_file(path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"weights file '{path}' is damaged or not safetensors ({error}); copy it again") from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    _require_file(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise InputError(
+            f"weights file '{path}' is damaged, or holds Python objects that could run code; it was refused and "
+            "nothing of it was executed; save a plain state dict or a .safetensors file instead"
+        ) from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"weights file '{path}' holds no state dict; save model.state_dict() with torch.save")
+    return state
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"weights file '{path}' does not exist; check the path")
+
+
+def _parse_spec(path: Path, metadata: Mapping[str, str]) -> ModelSpec:
+    try:
+        stored: dict[str, Any] = json.loads(metadata[_METADATA_KEY])
+        values: dict[str, Any] = {field.name: stored[field.name] for field in fields(ModelSpec)}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"checkpoint '{path}' holds no model spec; read its weights with load_weights_") from error
+    for name in ("mean", "std", "classes"):  # JSON has lists only
+        values[name] = tuple(values[name])
+    return ModelSpec(**values)

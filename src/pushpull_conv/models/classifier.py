@@ -1,0 +1,52 @@
+"""`Classifier`: a network together with the normalisation of its input."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pushpull_conv.errors import InputError
+
+
+class Classifier(nn.Module):
+    """Map images to logits; the only place where images are normalised.
+
+    Args:
+        network: Maps normalised images ``[B, C, H, W]`` to logits ``[B, K]``.
+        mean: Mean of each channel, for pixels in [0, 1].
+        std: Standard deviation of each channel, for pixels in [0, 1].
+
+    Raises:
+        InputError: ``mean`` and ``std`` differ in length, or a deviation is not positive.
+
+    Example:
+        >>> classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(48, 10)), mean=(0.5,) * 3, std=(0.25,) * 3)
+        >>> classifier(torch.zeros(2, 3, 4, 4, dtype=torch.uint8)).shape
+        torch.Size([2, 10])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if len(mean) != len(std):
+            raise InputError(f"mean has {len(mean)} values and std {len(std)}; give one of each per channel")
+        if min(std, default=0) <= 0:
+            raise InputError(f"std is {tuple(std)}; allowed: positive numbers, one per channel")
+        self.network = network
+        # Not persistent: a checkpoint's spec holds them, and its tensors are those of the network alone.
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits ``[B, K]`` for ``images`` ``[B, C, H, W]``, uint8 or floating point in [0, 1]."""
+        return self.network(self.normalise(images))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Return ``images`` with the mean subtracted and divided by the deviation, in the network's dtype."""
+        if not images.is_floating_point():
+            if images.dtype != torch.uint8:
+                raise InputError(f"images are {images.dtype}; allowed: uint8, or floating point in [0, 1]")
+            images = images.to(self.mean.dtype) / 255
+        return (images.to(self.mean.dtype) - self.mean) / self.std

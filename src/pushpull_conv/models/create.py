@@ -1,0 +1,125 @@
+"""One door to every network: CIFAR ResNets, torchvision's ResNets with either stem, any timm or torchvision name."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from pushpull_conv.errors import InputError, require_module, require_name
+from pushpull_conv.models.cifar_resnet import CIFAR_DEPTHS, CifarResNet
+from pushpull_conv.models.surgery import swap_first_conv_
+
+_CIFAR_RESNETS = {f"resnet{depth}": depth for depth in CIFAR_DEPTHS}
+_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+_STEMS = ("cifar", "imagenet")
+_PUSHPULL_KEYS = ("avg_kernel_size", "alpha", "trainable_alpha")
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int,
+    stem: str | None = None,
+    pushpull: Mapping[str, Any] | None = None,
+    pretrained: bool = False,
+) -> nn.Module:
+    """Create a network that maps normalised images ``[B, 3, H, W]`` to logits ``[B, num_classes]``.
+
+    Args:
+        name: ``"resnet20"``, ``"resnet32"``, ``"resnet44"``, ``"resnet56"`` (He et al. 2016, for CIFAR);
+            ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"`` (torchvision's); ``"timm:NAME"``;
+            ``"torchvision:NAME"``.
+        num_classes: Number of logits.
+        stem: ``"cifar"`` (3 x 3, stride 1, no max-pool) or ``"imagenet"`` (7 x 7, stride 2, max-pool). By default
+            ``"cifar"`` for the CIFAR ResNets, which have no other, and ``"imagenet"`` for torchvision's.
+        pushpull: Arguments of `swap_first_conv_` (``avg_kernel_size``, ``alpha``, ``trainable_alpha``), or None to keep
+            the plain convolution. The swap draws no weights: the network is otherwise the same for the same seed.
+        pretrained: Load the library's published weights, for ``"timm:"`` and ``"torchvision:"`` names.
+
+    Returns:
+        The network, in training mode, on the CPU in float32.
+
+    Raises:
+        InputError: An argument is unknown or does not fit the others; the message names the nearest valid one.
+
+    Example:
+        >>> network = create_model("resnet20", num_classes=10, pushpull={"avg_kernel_size": 3})
+        >>> network.conv1
+        PushPullConv2d(3, 16, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False, avg_kernel_size=3, alpha=1)
+    """
+    if num_classes < 1:
+        raise InputError(f"num_classes is {num_classes}; allowed: 1 or more; give the number of classes of the data")
+    for key in pushpull or ():
+        require_name("pushpull key", key, _PUSHPULL_KEYS)
+    library, _, library_name = name.partition(":")
+    if library in _LIBRARIES and library_name:
+        if stem is not None:
+            raise InputError(f"stem is {stem!r}, but '{name}' has its own; leave stem out")
+        network = _LIBRARIES[library](library_name, num_classes, pretrained)
+    else:
+        network = _own_network(name, num_classes, stem, pretrained)
+    if pushpull is not None:
+        swap_first_conv_(network, **pushpull)
+    return network
+
+
+def _own_network(name: str, num_classes: int, stem: str | None, pretrained: bool) -> nn.Module:
+    require_name("model", name, [*_CIFAR_RESNETS, *_RESNETS, "timm:NAME", "torchvision:NAME"])
+    if name.endswith(":NAME"):
+        raise InputError(f"model is {name!r}; put a name of that library in the place of NAME")
+    if pretrained:
+        raise InputError(f"pretrained is True, but '{name}' has no published weights here; use 'timm:{name}'")
+    if stem is not None:
+        require_name("stem", stem, _STEMS)
+    if name in _CIFAR_RESNETS:
+        if stem == "imagenet":
+            raise InputError(f"stem is 'imagenet', but '{name}' has only the stem 'cifar'; use resnet18 or deeper")
+        return CifarResNet(_CIFAR_RESNETS[name], num_classes)
+    network = _from_torchvision(name, num_classes)
+    return _with_cifar_stem(network) if stem == "cifar" else network
+
+
+def _with_cifar_stem(network: Any) -> nn.Module:
+    network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()
+    return network
+
+
+def _from_timm(name: str, num_classes: int, pretrained: bool = False) -> nn.Module:
+    timm = require_module("timm", "train")
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise _unknown("timm", name, timm.list_models())
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")] if tag else []
+    if tag and tag not in tags:
+        require_name(f"weights of timm's {architecture}", tag, tags)
+    return timm.create_model(name, pretrained=pretrained, num_classes=num_classes)
+
+
+def _from_torchvision(name: str, num_classes: int, pretrained: bool = False) -> nn.Module:
+    models = require_module("torchvision.models", "train")
+    names = models.list_models(module=models)
+    if name not in names:
+        raise _unknown("torchvision", name, names)
+    weights = models.get_model_weights(name).DEFAULT if pretrained else None
+    if weights is not None and num_classes != len(weights.meta["categories"]):
+        raise InputError(
+            f"num_classes is {num_classes}, but the weights of 'torchvision:{name}' have "
+            f"{len(weights.meta['categories'])}; use 'timm:{name}', which gives them a new last layer"
+        )
+    # These two return a tuple in training unless told not to, and warn unless told how to start.
+    inception = name in {"googlenet", "inception_v3"}
+    options = {"aux_logits": False, "init_weights": not pretrained} if inception else {}
+    return models.get_model(name, weights=weights, num_classes=num_classes, **options)
+
+
+_LIBRARIES: dict[str, Callable[[str, int, bool], nn.Module]] = {"timm": _from_timm, "torchvision": _from_torchvision}
+
+
+def _unknown(library: str, name: str, names: Iterable[str]) -> InputError:
+    near = difflib.get_close_matches(name, list(names), n=3)
+    hint = f"did you mean {' or '.join(repr(match) for match in near)}? " if near else ""
+    listing = "timm.list_models()" if library == "timm" else "torchvision.models.list_models()"
+    return InputError(f"unknown {library} model {name!r}; {hint}{listing} lists all")
