@@ -1,0 +1,219 @@
+"""Running the benchmark: corrupt every image on the fly, classify it, count."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pushpull_conv._version import __version__
+from pushpull_conv.benchmark.results import NAMES, Cell, Header, Results, ordered
+from pushpull_conv.benchmark.store import CLEAN, CellStore
+from pushpull_conv.benchmark.suites import SUITES
+from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, FrostTextures, corrupt, load_frost
+from pushpull_conv.data import ImageSet
+from pushpull_conv.errors import InputError, require_name
+
+RESULTS_FILE = "results.json"
+TOP = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class CellEvent:
+    """A cell is finished.
+
+    Args:
+        corruption: Its corruption, ``"clean"`` for the clean images.
+        severity: Its severity, 0 for the clean images.
+        cell: Its counts.
+        done: Cells finished so far, this one included.
+        total: Cells of the whole benchmark.
+    """
+
+    corruption: str
+    severity: int
+    cell: Cell
+    done: int
+    total: int
+
+
+def evaluate(
+    model: nn.Module,
+    source: ImageSet,
+    *,
+    suite: str = "cifar10-c",
+    seed: int = 0,
+    corruptions: Sequence[str] | None = None,
+    severities: Sequence[int] | None = None,
+    frost: str | os.PathLike[str] | FrostTextures = "procedural",
+    batch_size: int = 250,
+    device: torch.device | str | None = None,
+    store: str | os.PathLike[str] | None = None,
+    label: str = "model",
+    on_cell: Callable[[CellEvent], None] | None = None,
+) -> Results:
+    """Count a classifier's hits on clean images and under common corruptions (Hendrycks & Dietterich, 1903.12261).
+
+    Args:
+        model: Maps uint8 images ``[B, 3, H, W]`` to logits ``[B, num_classes]``; it normalises them itself, as
+            `pushpull_conv.models.Classifier` does. Its training flags are left as they were.
+        source: The clean images.
+        suite: One of `pushpull_conv.benchmark.SUITES`.
+        seed: Seed of the corruptions; the same seed corrupts the same image alike, whatever the batch size or device.
+        corruptions: Names to run; None: the 15 of the benchmark.
+        severities: Severities to run; None: 1 to 5.
+        frost: The textures of frost: ``"procedural"``, ``"reference"``, a folder of photographs, or loaded textures.
+        batch_size: Images at a time.
+        device: Where to run; the model is moved there. None: where the model is.
+        store: Folder in which each finished cell is kept (``cells/``), and in the end the results (``results.json``).
+            What is finished there is not counted again, so a killed run goes on; the results hold all of it.
+        label: What tables call the classifier.
+        on_cell: Called after each cell, also for one that was found finished.
+
+    Returns:
+        Counts on the clean images and by (corruption, severity).
+
+    Raises:
+        InputError: An unknown suite, corruption or severity; a model whose logits are not finite or do not fit the
+            classes; a store that cannot be written or that holds another model's or benchmark's cells.
+
+    Example:
+        >>> from pushpull_conv.data import load_images
+        >>> class Brightness(nn.Module):
+        ...     def forward(self, images):
+        ...         return images.double().mean((1, 2, 3))[:, None] * torch.arange(10)
+        >>> digits = load_images("digits", "test")
+        >>> results = evaluate(Brightness(), digits, corruptions=["fog"], severities=[1, 5])
+        >>> sorted(results.cells), results.clean.n
+        ([('fog', 1), ('fog', 5)], 355)
+    """
+    chosen = SUITES[require_name("suite", suite, SUITES)]
+    wanted = _wanted_cells(corruptions, severities)
+    if batch_size < 1:
+        raise InputError(f"batch_size must be 1 or more, not {batch_size}")
+    textures = frost if isinstance(frost, FrostTextures) else load_frost(frost)
+    header = Header(
+        data=source.name,
+        split=source.split,
+        fingerprint=source.fingerprint,
+        images=len(source),
+        classes=source.classes,
+        suite=chosen.name,
+        revision=chosen.revision,
+        seed=seed,
+        frost=textures.identity,
+        version=__version__,
+    )
+    kept = None
+    if store is not None:
+        kept = CellStore(Path(store, "cells"), model=label, weights=weights_fingerprint(model), header=header)
+    cells = kept.cells() if kept else {}
+    if device is not None:
+        model.to(device)
+    source = source.to(_device_of(model))
+    make = functools.partial(corrupt, seed=seed, profile=chosen.profile, frost=textures)
+    with _evaluating(model):
+        for done, key in enumerate(wanted, start=1):
+            if key not in cells:
+                versions = _versions(source, key, make, batch_size)
+                cells[key] = _count(model, source, key, versions)
+                if kept:
+                    kept.add(key, cells[key])
+            if on_cell:
+                on_cell(CellEvent(*key, cells[key], done, len(wanted)))
+    clean = cells.pop(CLEAN)
+    results = Results(model=label, header=header, clean=clean, cells={key: cells[key] for key in ordered(cells)})
+    if store is not None:
+        results.save(Path(store, RESULTS_FILE))
+    return results
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """SHA-256, in hex, over the names and contents of a model's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _wanted_cells(corruptions: Sequence[str] | None, severities: Sequence[int] | None) -> list[tuple[str, int]]:
+    names = CORRUPTIONS if corruptions is None else corruptions
+    levels = SEVERITIES if severities is None else severities
+    for name in names:
+        require_name("corruption", name, NAMES)
+    for level in levels:
+        if level not in SEVERITIES:
+            raise InputError(f"severity must be one of {', '.join(map(str, SEVERITIES))}, not {level!r}")
+    return [CLEAN, *ordered(set(itertools.product(names, levels)))]
+
+
+def _versions(
+    source: ImageSet, key: tuple[str, int], make: Callable[..., Tensor], batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One cell's version of all images, as (images, labels) batches."""
+    for start in range(0, len(source), batch_size):
+        batch = slice(start, start + batch_size)
+        images = source.images[batch]
+        yield images if key == CLEAN else make(images, *key, index=source.index[batch]), source.labels[batch]
+
+
+def _count(model: nn.Module, source: ImageSet, key: tuple[str, int], versions: Iterable[tuple[Tensor, Tensor]]) -> Cell:
+    """Classify one cell's images and count; nothing waits for the device before the cell is done."""
+    labels, classes = source.labels, source.num_classes
+    ranks = torch.cat([_ranks(_logits(model, images, classes), part) for images, part in versions])
+    if (ranks < 0).any():
+        name = "clean images" if key == CLEAN else f"{key[0]} at severity {key[1]}"
+        raise InputError(f"the model's logits are not finite on {name}; check its weights and precision")
+    return Cell(
+        n=len(labels),
+        top1=int((ranks == 0).sum()),
+        top5=int((ranks < TOP).sum()),
+        class_n=tuple(labels.bincount(minlength=classes).tolist()),
+        class_top1=tuple(labels[ranks == 0].bincount(minlength=classes).tolist()),
+    )
+
+
+def _logits(model: nn.Module, images: Tensor, num_classes: int) -> Tensor:
+    logits = model(images.contiguous(memory_format=torch.channels_last))
+    if logits.shape != (len(images), num_classes):
+        raise InputError(
+            f"the model gives logits of shape {[*logits.shape]} where the data's {num_classes} classes need "
+            f"{[len(images), num_classes]}; use a model of these classes"
+        )
+    return logits
+
+
+def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
+    """Place of each label in descending order of the logits, from 0; -1 where a logit is not finite.
+
+    Of equal logits the lower class comes first, so that counts never depend on how a device sorts.
+    """
+    own = logits.gather(1, labels[:, None])
+    lower_class = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
+    ahead = (logits > own) | ((logits == own) & lower_class)
+    return torch.where(logits.isfinite().all(1), ahead.sum(1), -1)
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation and inference mode; afterwards every module trains or not as before."""
+    trained = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in trained:
+            module.training = True

@@ -1,0 +1,71 @@
+"""The folder in which a benchmark keeps its finished cells, so that it can be killed at any moment and go on."""
+
+import dataclasses
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pushpull_conv.benchmark.results import NAMES, Cell, Header, read_json
+from pushpull_conv.corruptions import SEVERITIES
+from pushpull_conv.errors import InputError
+from pushpull_conv.files import atomic_write, writable_folder
+
+CLEAN = ("clean", 0)
+"""Stands for the clean images where the other cells have (corruption, severity)."""
+
+
+class CellStore:
+    """One file for each finished cell of one classifier's benchmark, and one that says whose cells they are.
+
+    Args:
+        folder: Where they lie; made if missing.
+        model: The classifier's label.
+        weights: Identity of the classifier's weights.
+        header: What the results are made with.
+
+    Raises:
+        InputError: The folder cannot be written, or holds cells of another classifier or made otherwise.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, model: str, weights: str, header: Header) -> None:
+        self.folder = writable_folder(folder)
+        self._claim({"model": model, "weights": weights}, header)
+
+    def cells(self) -> dict[tuple[str, int], Cell]:
+        """All finished cells, those of `CLEAN` among them."""
+        keys = [CLEAN, *itertools.product(NAMES, SEVERITIES)]
+        return {key: _read_cell(path) for key in keys if (path := self._path(key)).exists()}
+
+    def add(self, key: tuple[str, int], cell: Cell) -> None:
+        """Keep a finished cell."""
+        _write_json(self._path(key), dataclasses.asdict(cell))
+
+    def _path(self, key: tuple[str, int]) -> Path:
+        return self.folder / ("clean.json" if key == CLEAN else f"{key[0]}-{key[1]}.json")
+
+    def _claim(self, owner: dict[str, str], header: Header) -> None:
+        """Write down whose cells these are, or make sure that those there have the same owner."""
+        path = self.folder / "header.json"
+        if not path.exists():
+            _write_json(path, {**owner, **dataclasses.asdict(header)})
+            return
+        found = read_json(path)
+        for name, value in json.loads(json.dumps({**owner, **header.compared()})).items():
+            if found.get(name) != value:
+                raise InputError(
+                    f"'{self.folder}' holds cells with {name} {found.get(name)!r}, not {value!r}; choose another folder"
+                )
+
+
+def _read_cell(path: Path) -> Cell:
+    try:
+        return Cell.from_json(read_json(path))
+    except InputError as error:
+        raise InputError(f"finished cell '{path}' is damaged ({error}); delete it to count it again") from error
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
