@@ -48,7 +48,9 @@ def writable_folder(path: str | os.PathLike[str]) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(f"output folder '{folder}' cannot be written ({error.strerror}); choose another folder") from error
+        raise InputError(
+            f"output folder '{folder}' cannot be written ({error.strerror}); choose another folder"
+        ) from error
     return folder
 
 

@@ -1,0 +1,93 @@
+"""Where a result comes from: versions, hardware, commit, command and time."""
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from pushpull_conv._version import __version__
+from pushpull_conv.files import atomic_write
+
+PROVENANCE_FILE = "provenance.json"
+_PACKAGES = ("torch", "numpy", "lightning", "timm", "torchvision")
+
+
+def provenance() -> dict[str, str]:
+    """Return what a reader needs to repeat a run on a like machine, as strings.
+
+    Example:
+        >>> record = provenance()
+        >>> record["pushpull_conv"] == __version__, "torch" in record, "cpu" in record
+        (True, True, True)
+    """
+    versions = {name: version for name in _PACKAGES if (version := _version(name))}
+    return {
+        "command": " ".join(["pushpull", *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "pushpull_conv": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        **versions,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "threads": str(torch.get_num_threads()),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }
+
+
+@contextlib.contextmanager
+def recorded(folder: Path, step: str) -> Iterator[None]:
+    """Add what is known of ``step`` (``"training"``) to the folder's provenance file when the step is done.
+
+    ``seconds`` sums over the calls that a step took, but for calls that were killed.
+    """
+    started, record = time.monotonic(), provenance()
+    try:
+        yield
+    finally:
+        records = read_provenance(folder)
+        seconds = float(records.get(step, {}).get("seconds", 0)) + time.monotonic() - started
+        records[step] = {**record, "seconds": f"{seconds:.0f}"}
+        with atomic_write(folder / PROVENANCE_FILE) as temporary:
+            temporary.write_text(json.dumps(records, indent=1), encoding="utf-8")
+
+
+def read_provenance(folder: Path) -> dict[str, dict[str, str]]:
+    """Return the records of a folder, step to provenance; empty where there is none."""
+    file = folder / PROVENANCE_FILE
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str:
+    """Return the commit of the checkout that the code runs from, "+" where it has changes, "" outside of one."""
+    here = Path(__file__).parent
+    try:
+        call = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+        return subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _cpu() -> str:
+    """Return the processor's model name; the standard library knows it on few systems."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.processor()

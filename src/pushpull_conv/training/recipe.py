@@ -1,0 +1,249 @@
+"""The recipe: one YAML file that says what to train, how to benchmark it and what to compare.
+
+A recipe is validated whole before anything starts, and nothing rewrites it afterwards.
+"""
+
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import torch
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from pushpull_conv.benchmark import SUITES
+from pushpull_conv.data import DATA_SETS
+from pushpull_conv.errors import InputError, require_name
+from pushpull_conv.models import create_model
+
+AUGMENTATIONS = ("crop", "flip")
+Augmentation = Annotated[str, AfterValidator(lambda name: require_name("augmentation", name, AUGMENTATIONS))]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PushPull(_Section):
+    """The unit that replaces the first convolution; the arguments of `pushpull_conv.PushPullConv2d`."""
+
+    avg_kernel_size: Annotated[int, Field(ge=0)] = 3
+    alpha: float = 1.0
+    trainable_alpha: bool = False
+
+    @model_validator(mode="after")
+    def _odd(self) -> Self:
+        if self.avg_kernel_size and self.avg_kernel_size % 2 == 0:
+            raise ValueError(
+                f"avg_kernel_size {self.avg_kernel_size} is even; use 0 (no average) or an odd size such as 3 or 5"
+            )
+        return self
+
+
+VARIANTS: Mapping[str, PushPull | None] = {
+    "baseline": None,
+    "PP3": PushPull(avg_kernel_size=3),
+    "PP5": PushPull(avg_kernel_size=5),
+    "PP3-trainable": PushPull(avg_kernel_size=3, trainable_alpha=True),
+    "PP5-trainable": PushPull(avg_kernel_size=5, trainable_alpha=True),
+}
+
+
+class Variant(_Section):
+    """One row of the comparison: a name and the unit in the stem (None: the network as it is)."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+._-]*$")]
+    pushpull: PushPull | None = None
+
+
+def _known_variant(value: Any) -> Any:
+    """Let a recipe write ``PP3`` for the variant of that name."""
+    if not isinstance(value, str):
+        return value
+    return Variant(name=value, pushpull=VARIANTS[require_name("variant", value, VARIANTS)])
+
+
+class Data(_Section):
+    """Which images; where they lie is the machine's business, not the recipe's."""
+
+    name: Annotated[str, AfterValidator(lambda name: require_name("data set", name, DATA_SETS))]
+
+
+class Model(_Section):
+    """The network, before any swap; the arguments of `pushpull_conv.create_model`."""
+
+    name: str
+    stem: Literal["cifar", "imagenet"] | None = None
+
+
+class LearningRate(_Section):
+    """One cycle with cosine slopes: ``start`` rises to ``top``, then falls to ``end``."""
+
+    start: Annotated[float, Field(gt=0)]
+    top: Annotated[float, Field(gt=0)]
+    end: Annotated[float, Field(gt=0)]
+    rising: Annotated[float, Field(gt=0, lt=1, description="fraction of the steps that rise")] = 0.3
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.end <= self.start <= self.top:
+            raise ValueError(f"needs end <= start <= top, not {self.end}, {self.start}, {self.top}")
+        return self
+
+
+class Training(_Section):
+    """SGD with momentum under a one-cycle learning rate."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+    learning_rate: LearningRate
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    augmentations: tuple[
+        Annotated[str, AfterValidator(lambda name: require_name("augmentation", name, AUGMENTATIONS))], ...
+    ] = ()
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+
+
+class Benchmark(_Section):
+    """How robustness is measured; the arguments of `pushpull_conv.evaluate`."""
+
+    suite: Annotated[str, AfterValidator(lambda name: require_name("suite", name, SUITES))]
+    frost: Annotated[str, Field(description="procedural, reference, or a folder of photographs")] = "procedural"
+    batch_size: Annotated[int, Field(ge=1)] = 250
+
+
+class Recipe(_Section):
+    """A whole experiment."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    title: str
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1234
+    data: Data
+    model: Model
+    training: Training
+    benchmark: Benchmark
+    baseline: str
+    variants: Annotated[tuple[Annotated[Variant, BeforeValidator(_known_variant)], ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        names = [variant.name for variant in self.variants]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"variants lists {', '.join(repeated)} more than once; give each its own name")
+        require_name("baseline", self.baseline, names)
+        return self
+
+    @model_validator(mode="after")
+    def _models_exist(self) -> Self:
+        """Build every variant without memory or arithmetic, so that what cannot be built is refused at once."""
+        for variant in self.variants:
+            pushpull = variant.pushpull.model_dump() if variant.pushpull else None
+            with torch.device("meta"):
+                create_model(self.model.name, num_classes=2, stem=self.model.stem, pushpull=pushpull)
+        return self
+
+    def variant(self, name: str) -> Variant:
+        """Return the variant called ``name``, or raise `InputError` with the nearest name."""
+        by_name = {variant.name: variant for variant in self.variants}
+        return by_name[require_name("variant", name, by_name)]
+
+    def to_yaml(self) -> str:
+        """Return the resolved recipe as YAML; `load_recipe` reads it back equal."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the recipes that come with the package, name to file."""
+    folder = Path(str(importlib.resources.files("pushpull_conv") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and validate a recipe.
+
+    Args:
+        name_or_path: A shipped recipe's name (``cifar10-resnet20``) or the path of a YAML file.
+        overrides: ``key.key=value`` settings that replace the file's, the value in YAML.
+
+    Raises:
+        InputError: No such recipe, not YAML, an unknown key or a value that is not allowed.
+
+    Example:
+        >>> recipe = load_recipe("quickstart", ["training.epochs=2"])
+        >>> recipe.training.epochs, [variant.name for variant in recipe.variants]
+        (2, ['baseline', 'PP3'])
+    """
+    path = _find(name_or_path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"recipe '{path}' cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"recipe '{path}' is not a mapping of keys to values; see a shipped recipe for the form")
+    for override in overrides:
+        _override(content, override)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"recipe '{name_or_path}': {_one_line(error.errors()[0])}") from error
+
+
+def _find(name_or_path: str) -> Path:
+    if name_or_path.endswith((".yaml", ".yml")):
+        return Path(name_or_path)
+    shipped = shipped_recipes()
+    return shipped[require_name("recipe", name_or_path, shipped)]
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    """Set one ``a.b=value`` in the mapping read from the file."""
+    key, equals, value = override.partition("=")
+    *parents, last = key.strip().split(".")
+    section: Any = content
+    for parent in parents:
+        section = section.setdefault(parent, {}) if isinstance(section, dict) else None
+    if not equals or not last or not isinstance(section, dict):
+        raise InputError(f"--set '{override}' is not of the form key.key=value, for example training.epochs=2")
+    try:
+        section[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set '{override}': the value is not YAML") from error
+
+
+def _one_line(error: ErrorDetails) -> str:
+    """Say what pydantic found in one line, with the nearest valid key where a key is unknown."""
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        allowed = _section_at(error["loc"][:-1]).model_fields
+        return _message_of(lambda: require_name("recipe key", str(error["loc"][-1]), allowed), where)
+    reason = error.get("ctx", {}).get("error") or error["msg"]
+    given = "" if isinstance(reason, Exception) or error["type"] == "missing" else f", not {error['input']!r}"
+    return f"{where}: {reason}{given}" if where else f"{reason}{given}"
+
+
+def _message_of(check: Any, where: str) -> str:
+    try:
+        check()
+    except InputError as error:
+        return f"{where}: {error}"
+    raise AssertionError("an unknown key is never among the allowed ones")
+
+
+def _section_at(location: tuple[int | str, ...]) -> type[BaseModel]:
+    """Return the section of the recipe that a pydantic error location points into."""
+    section: type[BaseModel] = Recipe
+    for part in location:
+        if isinstance(part, str) and part in section.model_fields:
+            section = _model_in(section.model_fields[part].annotation) or section
+    return section
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the section class inside ``Section | None`` or ``tuple[Section, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_in(argument) for argument in getattr(annotation, "__args__", ()))
+    return next((model for model in found if model), None)
