@@ -187,11 +187,12 @@ def _subtract_pull(push: Tensor, offset: Tensor, total: Tensor, strength: Tensor
     """Return ``relu(push) - strength * relu(mean(offset * total - push))``."""
     if avg_kernel_size > 1:
         # The means of total and push lack the same positive divisor, which moves out of the relu into the strength.
-        strength = strength / _box_sum(torch.ones_like(push[:1, :1]), avg_kernel_size)
+        inverse_count = torch.ones_like(push[:1]) / _box_sum(torch.ones_like(push[:1, :1]), avg_kernel_size)
+        strength = strength * inverse_count  # in push's memory format, as inverse_count is
         total = _box_sum(total, avg_kernel_size)
-        minus_push = _box_sum(push, avg_kernel_size).neg_()
+        minus_push = _box_sum(push, avg_kernel_size, sign=-1)
     else:
-        minus_push = push.neg()
+        minus_push = -push
     # In place: on a CPU the cost lies in fresh memory more than in arithmetic.
     inhibition = minus_push.addcmul_(offset, total).relu_()
     return torch.addcmul(push.relu(), inhibition, strength, value=-1)
@@ -207,13 +208,13 @@ def _window_sum(
     return total if groups == 1 else total.repeat_interleave(filters // groups, dim=1)
 
 
-def _box_sum(x: Tensor, side: int) -> Tensor:
-    """Sum each channel over ``side`` x ``side`` windows centred on every position, with zeros outside.
+def _box_sum(x: Tensor, side: int, sign: int = 1) -> Tensor:
+    """Sum each channel, times ``sign``, over ``side`` x ``side`` windows centred on every position, with zeros outside.
 
     A depthwise convolution: on a CPU many times faster than `avg_pool2d`, forward and backward.
     """
     channels = x.shape[1]
-    window = x.new_ones(1, 1, side, side).expand(channels, 1, side, side)
+    window = x.new_full((1, 1, side, side), sign).expand(channels, 1, side, side)
     return F.conv2d(x, window, padding=side // 2, groups=channels)
 
 
