@@ -193,7 +193,8 @@ class Results:
             cells = {}
             for entry in content["cells"]:
                 counts = dict(entry)
-                cells[counts.pop("corruption"), counts.pop("severity")] = Cell.from_json(counts)
+                key = counts.pop("corruption"), counts.pop("severity")
+                cells[key] = Cell.from_json(counts)
             if len(cells) != len(content["cells"]):
                 raise InputError("a corruption and severity is there twice")
             header, clean = Header.from_json(content["header"]), Cell.from_json(content["clean"])

@@ -1,0 +1,304 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pushpull_conv.benchmark import CellEvent, Results, evaluate, evaluation
+from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, load_frost
+from pushpull_conv.data import ImageSet, load_images
+from pushpull_conv.errors import InputError
+
+NAMES = CORRUPTIONS + EXTRA_CORRUPTIONS
+
+
+def darken(images, name, severity, *, index, seed, profile, frost):
+    """Stands in for the corruptions: each image loses brightness by a number that depends on all that may matter."""
+    assert images.dtype == torch.uint8
+    assert profile == "cifar"
+    amount = (index * 7 + NAMES.index(name) * 5 + seed * 3 + len(frost.identity)) % 50 * severity // 2
+    return (images.short() - amount[:, None, None, None]).clamp(0, 255).to(torch.uint8)
+
+
+@pytest.fixture
+def darkened(monkeypatch):
+    monkeypatch.setattr(evaluation, "corrupt", darken)
+
+
+@pytest.fixture(scope="module")
+def source() -> ImageSet:
+    """57 digits from the middle of the set, so that place and index differ."""
+    return load_images("digits", "test")[100:157]
+
+
+class Linear(nn.Module):
+    """A classifier with fixed weights whose integer logits no order of summation can change."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.weight = nn.Parameter(torch.randint(-9, 10, (classes, 64), generator=generator).double())
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, images):
+        small = nn.functional.avg_pool2d(images.double().mean(1, keepdim=True) * 3, 4) * 16
+        return self.dropout(small.flatten(1)) @ self.weight.T
+
+
+def by_hand(model: nn.Module, source: ImageSet, key=None, seed=0) -> tuple[int, int, list[int]]:
+    """Independent oracle: one image at a time, ranked by a stable sort in numpy."""
+    model = model.eval()
+    top1, top5, class_top1 = 0, 0, [0] * source.num_classes
+    for image, label, index in zip(source.images, source.labels.tolist(), source.index, strict=True):
+        batch = image[None]
+        if key:
+            batch = darken(batch, *key, index=index[None], seed=seed, profile="cifar", frost=load_frost("procedural"))
+        order = np.argsort(-model(batch)[0].detach().numpy(), kind="stable").tolist()
+        top1 += order[0] == label
+        class_top1[label] += order[0] == label
+        top5 += label in order[:5]
+    return top1, top5, class_top1
+
+
+# What is counted
+
+
+def test_counts_are_those_made_by_hand(darkened, source):
+    results = evaluate(Linear(), source, seed=4, label="linear", corruptions=["fog", "snow"], severities=[1, 4])
+    assert list(results.cells) == [("snow", 1), ("snow", 4), ("fog", 1), ("fog", 4)]
+    for key, cell in {None: results.clean, **results.cells}.items():
+        assert (cell.top1, cell.top5, list(cell.class_top1)) == by_hand(Linear(), source, key, seed=4)
+        assert cell.class_n == tuple(source.labels.bincount(minlength=10).tolist())
+    assert len(set(results.cells.values())) > 1
+    assert results.model == "linear"
+    header = results.header
+    assert (header.data, header.split, header.fingerprint) == ("digits", "test", source.fingerprint)
+    assert (header.images, header.suite, header.seed, header.frost) == (57, "cifar10-c", 4, "procedural")
+
+
+def test_the_benchmark_is_fifteen_by_five(darkened, source):
+    results = evaluate(Linear(), source)
+    assert list(results.cells) == [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 56, 57, 1000])
+def test_batch_size_does_not_matter(darkened, source, batch_size):
+    options = {"corruptions": ["fog"], "severities": [3]}
+    assert evaluate(Linear(), source, batch_size=batch_size, **options) == evaluate(Linear(), source, **options)
+
+
+def test_ties_are_decided_for_the_lower_class(darkened, source):
+    class Constant(nn.Module):
+        def forward(self, images):
+            return torch.zeros(len(images), 10)
+
+    cell = evaluate(Constant(), source, corruptions=[]).clean
+    assert cell.class_top1 == (cell.class_n[0], *[0] * 9)
+    assert cell.top5 == sum(cell.class_n[:5])
+
+
+def test_with_fewer_than_five_classes_all_are_in_the_top_five(darkened, source):
+    few = ImageSet(source.images, source.labels % 3, ("a", "b", "c"), source.index, "few", "test")
+    cell = evaluate(Linear(classes=3), few, corruptions=[]).clean
+    assert cell.top5 == cell.n == 57
+    assert cell.top1 == by_hand(Linear(classes=3), few)[0]
+
+
+def test_the_model_comes_back_as_it_was(darkened, source):
+    model = nn.Sequential(Linear(), nn.BatchNorm1d(10, dtype=torch.float64)).train()
+    model[1].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    evaluate(model, source, corruptions=[])
+    assert [module.training for module in model.modules()] == [True, True, True, False]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not torch.is_inference_mode_enabled()
+    assert model[0].weight.requires_grad
+
+
+def test_the_model_comes_back_as_it_was_after_an_error(darkened, source):
+    model = Linear(classes=3).train()
+    with pytest.raises(InputError):
+        evaluate(model, source)
+    assert model.training
+
+
+def test_every_cell_is_announced(darkened, source, tmp_path):
+    events: list[CellEvent] = []
+    results = evaluate(Linear(), source, corruptions=["fog"], severities=[2, 1], store=tmp_path, on_cell=events.append)
+    assert [(e.corruption, e.severity, e.done, e.total) for e in events] == [
+        ("clean", 0, 1, 3),
+        ("fog", 1, 2, 3),
+        ("fog", 2, 3, 3),
+    ]
+    assert events[1].cell == results.cells["fog", 1]
+    again: list[CellEvent] = []
+    evaluate(Linear(), source, corruptions=["fog"], severities=[2, 1], store=tmp_path, on_cell=again.append)
+    assert again == events
+
+
+# The store
+
+
+class Killed(BaseException):
+    """As SIGKILL would: nothing in the package catches it."""
+
+
+class Mortal(Linear):
+    """Dies on its ``lives + 1``-th call."""
+
+    def __init__(self, lives: int) -> None:
+        super().__init__()
+        self.lives = lives
+        self.calls = 0
+
+    def forward(self, images):
+        self.calls += 1
+        if self.calls > self.lives:
+            raise Killed
+        return super().forward(images)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("lives", [0, 1, 2, 9, 151])
+def test_a_killed_run_goes_on_and_ends_the_same(darkened, source, tmp_path, lives):
+    options = {"seed": 2, "label": "linear", "batch_size": 30}  # two batches a cell, so some deaths are within a cell
+    evaluate(Linear(), source, store=tmp_path / "whole", **options)
+    with pytest.raises(Killed):
+        evaluate(Mortal(lives), source, store=tmp_path / "killed", **options)
+    assert not (tmp_path / "killed" / "results.json").exists()
+    assert len(list((tmp_path / "killed" / "cells").glob("*.json"))) == 1 + lives // 2  # the header, and whole cells
+    second = Mortal(1000)
+    evaluate(second, source, store=tmp_path / "killed", **options)
+    assert second.calls == 2 * (76 - lives // 2)
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_a_finished_store_asks_nothing_of_the_model(darkened, source, tmp_path):
+    first = evaluate(Linear(), source, store=tmp_path, corruptions=["fog"])
+    written = files(tmp_path)
+    assert evaluate(Mortal(0), source, store=tmp_path, corruptions=["fog"]) == first
+    assert files(tmp_path) == written
+    assert Results.load(tmp_path / "results.json") == first
+
+
+def test_a_store_gathers_what_several_calls_counted(darkened, source, tmp_path):
+    evaluate(Linear(), source, store=tmp_path, corruptions=["snow"])
+    both = evaluate(Linear(), source, store=tmp_path, corruptions=["fog"])
+    assert both == evaluate(Linear(), source, corruptions=["fog", "snow"])
+    assert Results.load(tmp_path / "results.json") == both
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "holds cells with seed 0, not 1; choose another folder"),
+        ({"label": "other"}, "holds cells with model 'model', not 'other'"),
+        ({"model": Linear().double().requires_grad_(False)}, None),
+        ({"model": nn.Sequential(Linear())}, "holds cells with weights"),
+        ({"source": slice(0, 50)}, "holds cells with fingerprint"),
+    ],
+)
+def test_a_store_of_something_else_is_refused(darkened, source, tmp_path, changes, message):
+    call = {"model": Linear(), "source": source, "store": tmp_path, "corruptions": ["fog"], "severities": [1]}
+    evaluate(**call)
+    written = files(tmp_path)
+    changes = {name: source[value] if name == "source" else value for name, value in changes.items()}
+    if message is None:
+        evaluate(**call | changes)
+    else:
+        with pytest.raises(InputError, match=message):
+            evaluate(**call | changes)
+    assert files(tmp_path) == written
+
+
+def test_other_weights_are_refused(darkened, source, tmp_path):
+    evaluate(Linear(), source, store=tmp_path, corruptions=[])
+    changed = Linear()
+    changed.weight.data[0, 0] += 1
+    with pytest.raises(InputError, match="holds cells with weights"):
+        evaluate(changed, source, store=tmp_path, corruptions=[])
+
+
+def test_a_damaged_cell_is_named(darkened, source, tmp_path):
+    evaluate(Linear(), source, store=tmp_path, corruptions=["fog"], severities=[1])
+    path = tmp_path / "cells" / "fog-1.json"
+    for content in ('{"n": 5', json.dumps(json.loads(path.read_text()) | {"top1": 999}), "[]"):
+        path.write_text(content)
+        with pytest.raises(InputError, match=r"finished cell '.*fog-1.json' is damaged .*delete it to count it again"):
+            evaluate(Linear(), source, store=tmp_path, corruptions=["fog"], severities=[1])
+
+
+def test_what_a_killed_write_left_is_not_taken_for_a_cell(darkened, source, tmp_path):
+    whole = evaluate(Linear(), source, store=tmp_path / "a", corruptions=["fog"])
+    (tmp_path / "b" / "cells").mkdir(parents=True)
+    (tmp_path / "b" / "cells" / ".fog-1.json.x7z.json").write_text('{"n": 5')
+    assert evaluate(Linear(), source, store=tmp_path / "b", corruptions=["fog"]) == whole
+
+
+def test_a_store_that_cannot_be_written(darkened, source, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        evaluate(Linear(), source, store=tmp_path / "file")
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"suite": "cifar-c"}, "unknown suite 'cifar-c'; did you mean 'cifar10-c'"),
+        ({"corruptions": ["fogg"]}, "unknown corruption 'fogg'; did you mean 'fog'"),
+        ({"severities": [0]}, "severity must be one of 1, 2, 3, 4, 5, not 0"),
+        ({"severities": [1, 6]}, "severity must be one of 1, 2, 3, 4, 5, not 6"),
+        ({"batch_size": 0}, "batch_size must be 1 or more, not 0"),
+        ({"frost": "nowhere"}, "nowhere"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(darkened, source, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        evaluate(Linear(), source, store=tmp_path / "store", **options)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_model_of_other_classes(darkened, source):
+    with pytest.raises(InputError, match=r"logits of shape \[57, 3\] where the data's 10 classes need \[57, 10\]"):
+        evaluate(Linear(classes=3), source)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_name_the_cell(darkened, source, tmp_path, value):
+    class Overflowing(Linear):
+        def forward(self, images):
+            logits = super().forward(images)
+            logits[images.double().mean((1, 2, 3)) < 60, 4] = value
+            return logits
+
+    with pytest.raises(InputError, match="logits are not finite on gaussian_noise at severity"):
+        evaluate(Overflowing(), source, store=tmp_path)
+    assert not (tmp_path / "cells" / "gaussian_noise-5.json").exists()
+
+
+# With the real corruptions
+
+
+def test_real_corruptions_do_not_depend_on_the_cut(source):
+    options = {"corruptions": ["gaussian_noise", "glass_blur", "frost"], "severities": [3], "seed": 5}
+    whole = evaluate(Linear(), source, **options)
+    assert evaluate(Linear(), source, batch_size=10, **options) == whole
+    assert evaluate(Linear(), source, **options | {"seed": 6}).cells != whole.cells
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_gpu_counts_the_same(darkened, source):
+    options = {"corruptions": ["fog", "snow"]}
+    here = evaluate(Linear(), source, **options)
+    model = Linear()
+    assert evaluate(model, source, device="cuda", **options) == here
+    assert model.weight.is_cuda
