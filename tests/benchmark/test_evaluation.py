@@ -39,7 +39,8 @@ class Linear(nn.Module):
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(3)
-        self.weight = nn.Parameter(torch.randint(-9, 10, (classes, 64), generator=generator).double())
+        weight = torch.randint(-9, 10, (classes, 64), generator=generator).double()
+        self.weight = nn.Parameter(64 * weight - weight.sum(1, keepdim=True))  # blind to brightness, sees patterns
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, images):
