@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pushpull_conv.errors import InputError
+from pushpull_conv.errors import InputError, require_name
 
 IntOrPair = int | tuple[int, ...]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -166,8 +166,7 @@ def _pad(
     """Pad ``x`` if the convolution cannot do it itself; return it with the padding that is left to the convolution."""
     if padding_mode == "zeros":
         return x, padding
-    if padding_mode not in get_args(PaddingMode):
-        raise InputError(f"padding_mode is {padding_mode!r}; allowed: {', '.join(get_args(PaddingMode))}")
+    require_name("padding_mode", padding_mode, get_args(PaddingMode))
     if padding == "valid":
         return x, 0
     if isinstance(padding, str):  # "same"
