@@ -1,0 +1,114 @@
+"""The door: corrupt a batch of images."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushpull_conv.corruptions import blur, digital, noise, spatter, weather
+from pushpull_conv.corruptions.frost import FrostTextures, load_frost
+from pushpull_conv.corruptions.kernel import Kernel
+from pushpull_conv.corruptions.randomness import Random
+from pushpull_conv.corruptions.spec import CORRUPTIONS, EXTRA_CORRUPTIONS, PROFILES, SEVERITIES, parameters
+from pushpull_conv.errors import InputError, require_name
+
+KERNELS: Mapping[str, Kernel] = {
+    **noise.KERNELS,
+    **blur.KERNELS,
+    **weather.KERNELS,
+    **digital.KERNELS,
+    **spatter.KERNELS,
+}
+_NAMES = CORRUPTIONS + EXTRA_CORRUPTIONS
+_SMALLEST_SIDE = 32
+# Pixels worked on at a time: what fits a processor's cache, and what keeps a GPU busy in bounded memory.
+_CHUNK = {"cpu": 2**15, "cuda": 2**22}
+
+
+def corrupt(
+    images: Tensor,
+    name: str,
+    severity: int,
+    *,
+    index: Tensor,
+    seed: int = 0,
+    profile: str = "imagenet",
+    frost: FrostTextures | None = None,
+) -> Tensor:
+    """Apply one common corruption to a batch of images.
+
+    An image comes out the same for the same (``seed``, place in ``index``), whatever else is in the batch and whatever
+    was drawn before; torch's and numpy's global generators are neither read nor moved. The constants belong to the
+    profile and do not change with the size of the images: see ``pushpull_conv.corruptions.spec``.
+
+    Args:
+        images: uint8 ``[B, 3, H, W]`` on any device, red, green and blue; both sides at least 32. Grey images are three
+            equal channels, and coloured noise or tints colour them.
+        name: One of `CORRUPTIONS` or `EXTRA_CORRUPTIONS`.
+        severity: 1 to 5.
+        index: int64 ``[B]``, the place of each image in its data set.
+        seed: Any integer; another seed gives another independent benchmark.
+        profile: One of `PROFILES`, the constants for images of about 32, 64 and 224 pixels.
+        frost: Textures for ``"frost"`` from `load_frost`; the built-in drawings if None.
+
+    Returns:
+        uint8 ``[B, 3, H, W]`` on the device of ``images``.
+
+    Raises:
+        InputError: An argument has another type, shape or value than the ones above.
+
+    Source:
+        Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR
+        2019, arXiv 1903.12261.
+
+    Example:
+        >>> images = torch.full((2, 3, 32, 32), 128, dtype=torch.uint8)
+        >>> foggy = corrupt(images, "fog", 3, index=torch.tensor([0, 1]), profile="cifar")
+        >>> foggy.shape, foggy.dtype, torch.equal(foggy[0], foggy[1])
+        (torch.Size([2, 3, 32, 32]), torch.uint8, False)
+    """
+    require_name("corruption", name, _NAMES)
+    require_name("profile", profile, PROFILES)
+    _check_images(images)
+    _check_index(index, len(images))
+    if severity not in SEVERITIES or type(severity) is not int:
+        raise InputError(f"severity is {severity!r}; allowed are the integers 1, 2, 3, 4 and 5")
+    if type(seed) is not int:
+        raise InputError(f"seed is {seed!r}; give an integer")
+    constants: Any = parameters(name, profile, severity)
+    if name == "frost":
+        constants = (*constants, load_frost() if frost is None else frost)
+    kernel = KERNELS[name]
+    number = _NAMES.index(name)
+    result = torch.empty_like(images)
+    for part, places, output in zip(*(_chunks(tensor, images) for tensor in (images, index, result)), strict=True):
+        random = Random.for_images(places.to(images.device), seed=seed, corruption=number, severity=severity)
+        output.copy_(kernel.apply(part, constants, kernel.sample(random, part, constants)))
+    return result
+
+
+def _chunks(tensor: Tensor, images: Tensor) -> tuple[Tensor, ...]:
+    """Split a batch into parts that fit the caches of the device."""
+    pixels = _CHUNK["cpu" if images.device.type == "cpu" else "cuda"]
+    return tensor.split(max(1, pixels // images[0, 0].numel())) if len(tensor) else ()
+
+
+def _check_images(images: Tensor) -> None:
+    if not isinstance(images, Tensor):
+        raise InputError(f"images is a {type(images).__name__}; give a uint8 tensor [B, 3, H, W]")
+    shape = list(images.shape)
+    if images.dtype != torch.uint8:
+        raise InputError(f"images has dtype {images.dtype}; give torch.uint8 grey levels from 0 to 255")
+    if images.dim() != 4 or shape[1] != 3:
+        raise InputError(f"images has shape {shape}; give [B, 3, H, W] with red, green and blue in the second place")
+    if min(shape[2:]) < _SMALLEST_SIDE:
+        raise InputError(f"images are {shape[2]} x {shape[3]} pixels; both sides must be at least {_SMALLEST_SIDE}")
+
+
+def _check_index(index: Tensor, count: int) -> None:
+    if not isinstance(index, Tensor) or index.dtype != torch.int64:
+        given = index.dtype if isinstance(index, Tensor) else type(index).__name__
+        raise InputError(f"index is {given}; give an int64 tensor with the place of each image in its data set")
+    if index.shape != (count,):
+        raise InputError(f"index has shape {list(index.shape)}; give one place per image, shape [{count}]")
