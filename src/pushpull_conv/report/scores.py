@@ -1,0 +1,135 @@
+"""What each variant scored against the baseline: the numbers that every table, figure and sentence is made from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pushpull_conv.benchmark import Results, check_comparable, mce, mean_error, r_net, relative_mce
+from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
+from pushpull_conv.errors import InputError, require_name
+from pushpull_conv.report.wording import percent, signed
+
+_TELLING_CLASSES = 50  # among fewer classes five guesses are a large share, and top-5 says little
+
+
+@dataclass(frozen=True)
+class Score:
+    """One variant's row of the comparison.
+
+    Errors, mCE and relative mCE are fractions (1.0 is the baseline's own mCE); ``r_net`` is in percent. The three that
+    divide by what the baseline loses are None where it loses nothing.
+
+    Attributes:
+        model: Label of the variant.
+        clean_error: Top-1 error on the clean images.
+        mean_error: Mean over the benchmark's corruptions and severities of the top-1 error.
+        mce: Mean over the corruptions of the error relative to the baseline's.
+        relative_mce: The same for the rise of the error above the clean error.
+        r_net: Net gain over the baseline in percent.
+        top5_error: Top-5 error on the clean images, or None where the classes are too few for it to say anything.
+        parameters: Number of parameters, or None if unknown.
+        alpha_mean: Mean over the stem's filters of the inhibition strength, or None without a push-pull stem.
+        alpha_sd: Its standard deviation over the filters; 0 where alpha is the same for all.
+    """
+
+    model: str
+    clean_error: float
+    mean_error: float
+    mce: float | None
+    relative_mce: float | None
+    r_net: float | None
+    top5_error: float | None = None
+    parameters: int | None = None
+    alpha_mean: float | None = None
+    alpha_sd: float | None = None
+
+
+def find_baseline(results: Sequence[Results], label: str) -> Results:
+    """Return the results whose label is ``label``.
+
+    Raises:
+        InputError: There is none; the message lists the labels. Or two results share a label.
+    """
+    labels = [result.model for result in results]
+    repeated = sorted({name for name in labels if labels.count(name) > 1})
+    if repeated:
+        raise InputError(f"two results are labelled {repeated[0]!r}; give every variant a label of its own")
+    require_name("baseline", label, labels)
+    return results[labels.index(label)]
+
+
+def score(result: Results, baseline: Results, *, alpha: Tensor | None = None, parameters: int | None = None) -> Score:
+    """Score one variant against the baseline.
+
+    Args:
+        result: The variant's results.
+        baseline: The baseline's results, made from the same images.
+        alpha: The stem's inhibition strength, one per filter.
+        parameters: Number of parameters of the model.
+
+    Raises:
+        InputError: The two cannot be compared, or one lacks a corruption or severity of the benchmark.
+    """
+    check_comparable([baseline, result])
+    clean, mean = result.clean_error, mean_error(result)
+    return Score(
+        model=result.model,
+        clean_error=clean,
+        mean_error=mean,
+        mce=_defined(lambda: mce(result, baseline)),
+        relative_mce=_defined(lambda: relative_mce(result, baseline)),
+        r_net=_defined(lambda: r_net(clean, mean, baseline.clean_error, mean_error(baseline))),
+        top5_error=result.clean.top5_error if len(result.header.classes) >= _TELLING_CLASSES else None,
+        parameters=parameters,
+        alpha_mean=None if alpha is None else alpha.double().mean().item(),
+        alpha_sd=None if alpha is None else alpha.double().std(correction=0).item(),
+    )
+
+
+def shared_corruptions(results: Sequence[Results]) -> list[str]:
+    """Return the corruptions that all results have at every severity, in benchmark order."""
+    everywhere = [
+        {name for name, errors in result.errors.items() if len(errors) == len(SEVERITIES)} for result in results
+    ]
+    return [name for name in results[0].errors if all(name in names for names in everywhere)]
+
+
+def findings(scores: Sequence[Score], baseline: Score) -> str:
+    """Say in two sentences which variant gains most over the baseline, and what it costs on clean images.
+
+    Example:
+        >>> base = Score("baseline", 0.20, 0.50, mce=1.0, relative_mce=1.0, r_net=0.0)
+        >>> unit = Score("PP3", 0.21, 0.45, mce=0.9, relative_mce=0.8, r_net=10.0)
+        >>> findings([base, unit], base).split(": ")[0]
+        'PP3 has the best R_net, +10.00 % over baseline'
+    """
+    others = [row for row in scores if row.model != baseline.model]
+    if not others:
+        clean, mean = percent(baseline.clean_error), percent(baseline.mean_error)
+        return f"Only {baseline.model} was measured. Its clean error is {clean}, its mean error {mean}."
+    best = min(others, key=lambda row: row.mean_error + row.clean_error)  # the order of R_net, where that is defined
+    if best.r_net is None:
+        lead = f"{best.model} has the lowest sum of errors"
+    elif best.r_net > 0:
+        lead = f"{best.model} has the best R_net, {signed(best.r_net)} % over {baseline.model}"
+    else:
+        lead = (
+            f"No variant gains over {baseline.model}; the best of them, {best.model}, has R_net {signed(best.r_net)} %"
+        )
+    rise = best.clean_error - baseline.clean_error
+    change = "more errors" if rise > 0 else "fewer errors" if rise < 0 else "as many errors"
+    return (
+        f"{lead}: its mean error over the {len(CORRUPTIONS)} corruptions is {percent(best.mean_error)} against "
+        f"{percent(baseline.mean_error)} ({signed(100 * (best.mean_error - baseline.mean_error))} points). "
+        f"On clean images it makes {change}: {percent(best.clean_error)} against {percent(baseline.clean_error)} "
+        f"({signed(100 * rise)} points)."
+    )
+
+
+def _defined(measure: Callable[[], float]) -> float | None:
+    """Return the measure, or None where the baseline leaves nothing to divide by."""
+    try:
+        return measure()
+    except InputError:
+        return None

@@ -1,0 +1,200 @@
+"""The comparison as tables: one set of rows, rendered for the terminal, Markdown, CSV and the page."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from pushpull_conv.benchmark import Results, corruption_errors
+from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
+from pushpull_conv.report.scores import Score, shared_corruptions
+from pushpull_conv.report.wording import by_group, signed, spoken
+
+UNKNOWN = "–"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a table: how it reads, what it sorts by, and whether it is the best of its peers."""
+
+    text: str
+    value: str | float | None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to be rendered.
+
+    Attributes:
+        title: One line that names what is compared.
+        caption: The scale of the numbers and what the emphasis means.
+        header: Column titles; the first column holds names, the others numbers.
+        rows: One tuple of entries per row, as long as the header.
+    """
+
+    title: str
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Entry, ...], ...]
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """One column of the comparison: a field of `Score`, its title, how it is written, which extreme is best."""
+
+    field: str
+    title: str
+    text: Callable[[Score], str]
+    best: Callable[[Iterable[float]], float] | None = None
+
+
+_MEASURES = (
+    _Measure("clean_error", "Clean error, %", lambda score: _hundredfold(score.clean_error), min),
+    _Measure("mean_error", "Mean error, %", lambda score: _hundredfold(score.mean_error), min),
+    _Measure("mce", "mCE, %", lambda score: _hundredfold(score.mce), min),
+    _Measure("relative_mce", "Rel. mCE, %", lambda score: _hundredfold(score.relative_mce), min),
+    _Measure("r_net", "R_net, %", lambda score: UNKNOWN if score.r_net is None else signed(score.r_net), max),
+    _Measure("top5_error", "Clean top-5 error, %", lambda score: _hundredfold(score.top5_error), min),
+    _Measure("alpha_mean", "α", lambda score: _alpha(score)),
+    _Measure("parameters", "Params", lambda score: f"{score.parameters:,}"),
+)
+
+
+def comparison_table(scores: Sequence[Score], baseline: Score) -> Table:
+    """Return one row per variant; measures that no variant has are left out."""
+    measures = [measure for measure in _MEASURES if any(_value(score, measure) is not None for score in scores)]
+    columns = [_column(measure, scores) for measure in measures]
+    names = [Entry(score.model, score.model) for score in scores]
+    undefined = None in (baseline.mce, baseline.relative_mce, baseline.r_net)
+    return Table(
+        title=f"Comparison with {baseline.model}",
+        caption=(
+            f"Errors, mCE and relative (rel.) mCE in percent, lower is better; R_net in percent, higher is better. "
+            f"Mean error is over {len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities; mCE, relative mCE and "
+            f"R_net are relative to {baseline.model}. The best of each column is in bold."
+            + (f" “{UNKNOWN}”: not defined, as {baseline.model} loses nothing." if undefined else "")
+        ),
+        header=("Variant", *(measure.title for measure in measures)),
+        rows=tuple(zip(names, *columns, strict=True)),
+    )
+
+
+def corruption_table(results: Sequence[Results]) -> Table:
+    """Return one row per corruption, one column per variant: the error averaged over the severities."""
+    rows = []
+    for group, names in by_group(shared_corruptions(results)).items():
+        for name in names:
+            errors = [corruption_errors(result)[name] for result in results]
+            texts = [_hundredfold(error) for error in errors]
+            best = _hundredfold(min(errors)) if len(errors) > 1 else None
+            entries = [Entry(text, error, text == best) for text, error in zip(texts, errors, strict=True)]
+            rows.append((Entry(spoken(name), name), Entry(group, group), *entries))
+    return Table(
+        title="Error by corruption",
+        caption="Top-1 error in percent, averaged over the severities; the lowest of each row is in bold.",
+        header=("Corruption", "Group", *(result.model for result in results)),
+        rows=tuple(rows),
+    )
+
+
+def to_rich(table: Table) -> RichTable:
+    """Return the table for a terminal; names are shown as they are, never read as markup."""
+    rich = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    rich.title, rich.caption, rich.caption_justify = Text(table.title), Text(table.caption), "left"
+    for column, title in enumerate(table.header):
+        widest = max(len(row[column].text) for row in table.rows)
+        rich.add_column(Text(title), justify="right" if column else "left", no_wrap=widest >= len(title))
+    for row in table.rows:
+        rich.add_row(*(Text(entry.text, style="bold green" if entry.best else "") for entry in row))
+    return rich
+
+
+def to_markdown(table: Table) -> str:
+    """Return the table as Markdown, title above and caption below.
+
+    Example:
+        >>> row = (Entry("PP3", "PP3"), Entry("9.10", 0.091, best=True))
+        >>> print(to_markdown(Table("Errors", "In percent.", ("Variant", "Clean"), (row,))))
+        **Errors**
+        <BLANKLINE>
+        | Variant | Clean |
+        | :-- | --: |
+        | PP3 | **9.10** |
+        <BLANKLINE>
+        In percent.
+        <BLANKLINE>
+    """
+    lines = [
+        table.header,
+        [":--", *["--:"] * (len(table.header) - 1)],
+        *([f"**{_plain(entry.text)}**" if entry.best else _plain(entry.text) for entry in row] for row in table.rows),
+    ]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"**{_plain(table.title)}**\n\n{body}\n\n{_plain(table.caption)}\n"
+
+
+def scores_csv(scores: Sequence[Score], baseline: Score) -> str:
+    """Return the scores at full precision: errors, mCE and relative mCE as fractions, R_net in percent."""
+    return _csv([{"model": score.model, "baseline": baseline.model, **_measures(score)} for score in scores])
+
+
+def corruptions_csv(results: Sequence[Results]) -> str:
+    """Return one row per variant and corruption: CE and the error at each severity, fractions at full precision."""
+    rows = [
+        {
+            "model": result.model,
+            "corruption": name,
+            "group": group,
+            "ce": corruption_errors(result)[name],
+            **{f"error_{severity}": error for severity, error in zip(SEVERITIES, result.errors[name], strict=True)},
+        }
+        for result in results
+        for group, names in by_group(shared_corruptions(results)).items()
+        for name in names
+    ]
+    return _csv(rows)
+
+
+def _column(measure: _Measure, scores: Sequence[Score]) -> list[Entry]:
+    """Make one measure's entries; those that read the same as the best are all emphasised."""
+    values = [_value(score, measure) for score in scores]
+    texts = [UNKNOWN if value is None else measure.text(score) for value, score in zip(values, scores, strict=True)]
+    known = [value for value in values if value is not None]
+    best = texts[values.index(measure.best(known))] if measure.best and len(known) > 1 else None
+    return [Entry(text, value, text == best) for text, value in zip(texts, values, strict=True)]
+
+
+def _value(score: Score, measure: _Measure) -> float | None:
+    return getattr(score, measure.field)
+
+
+def _hundredfold(fraction: float | None) -> str:
+    return UNKNOWN if fraction is None else f"{100 * fraction:.2f}"
+
+
+def _alpha(score: Score) -> str:
+    return f"{score.alpha_mean:.2f} ± {score.alpha_sd:.2f}" if score.alpha_sd else f"{score.alpha_mean:.2f}"
+
+
+def _plain(text: str) -> str:
+    """Keep a label from being read as Markdown or HTML."""
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", text)
+
+
+def _measures(score: Score) -> dict[str, object]:
+    """Return the score's fields by name; the one that is no fraction has its unit in its name."""
+    return {"r_net_percent" if name == "r_net" else name: value for name, value in asdict(score).items()}
+
+
+def _csv(rows: Sequence[dict[str, object]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

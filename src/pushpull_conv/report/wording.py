@@ -1,0 +1,60 @@
+"""How names and numbers read, the same in tables, figures and sentences."""
+
+from collections.abc import Collection
+
+from pushpull_conv.corruptions.spec import GROUPS
+
+
+def spoken(name: str) -> str:
+    """Return a corruption's name as a reader says it.
+
+    Example:
+        >>> spoken("gaussian_noise"), spoken("jpeg_compression")
+        ('gaussian noise', 'JPEG compression')
+    """
+    return name.replace("_", " ").replace("jpeg", "JPEG")
+
+
+def by_group(names: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Sort corruptions into their groups, all in benchmark order; groups without any are left out.
+
+    Example:
+        >>> by_group(["fog", "gaussian_noise", "frost"])
+        {'noise': ('gaussian_noise',), 'weather': ('frost', 'fog')}
+    """
+    groups = {group: tuple(name for name in members if name in names) for group, members in GROUPS.items()}
+    return {group: members for group, members in groups.items() if members}
+
+
+def percent(fraction: float) -> str:
+    """Write a fraction as a percentage with two decimals.
+
+    Example:
+        >>> percent(0.1234)
+        '12.34 %'
+    """
+    return f"{100 * fraction:.2f} %"
+
+
+def signed(value: float) -> str:
+    """Write a difference with its sign, and with a true minus.
+
+    Example:
+        >>> signed(-1.5), signed(-0.001)
+        ('−1.50', '0.00')
+    """
+    return "0.00" if abs(value) < 0.005 else f"{value:+.2f}".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """Write a time in its two largest units.
+
+    Example:
+        >>> duration(42), duration(150), duration(7380)
+        ('42 s', '2 min 30 s', '2 h 3 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,120 @@
+import csv
+import io
+
+import pytest
+from rich.console import Console
+
+from pushpull_conv.benchmark import Results, mean_error
+from pushpull_conv.report import terminal_table
+from pushpull_conv.report.scores import score
+from pushpull_conv.report.tables import (
+    comparison_table,
+    corruption_table,
+    corruptions_csv,
+    scores_csv,
+    to_markdown,
+    to_rich,
+)
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.fixture
+def scores(results):
+    return [score(result, results[0]) for result in results]
+
+
+def printed(table) -> str:
+    console = Console(width=120, file=io.StringIO(), color_system=None)
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_the_csv_gives_back_every_number_exactly(results, scores):
+    rows = rows_of(scores_csv(scores, scores[0]))
+    assert [row["model"] for row in rows] == [result.model for result in results]
+    assert {row["baseline"] for row in rows} == {"baseline"}
+    assert [float(row["mean_error"]) for row in rows] == [mean_error(result) for result in results]
+    assert [float(row["r_net_percent"]) for row in rows] == [own.r_net for own in scores]
+    assert {row["alpha_mean"] for row in rows} == {""}
+
+
+def test_the_csv_can_be_recomputed_from_result_files(tmp_path, results, scores):
+    for i, result in enumerate(results):
+        result.save(tmp_path / f"{i}.json")
+    loaded = [Results.load(tmp_path / f"{i}.json") for i in range(len(results))]
+    again = [score(result, loaded[0]) for result in loaded]
+    assert scores_csv(again, again[0]) == scores_csv(scores, scores[0])
+    assert corruptions_csv(loaded) == corruptions_csv(results)
+
+
+def test_the_corruption_csv_holds_the_errors_of_every_cell(results):
+    rows = rows_of(corruptions_csv(results))
+    assert len(rows) == 5 * 15
+    for row in rows:
+        result = next(result for result in results if result.model == row["model"])
+        errors = [float(row[f"error_{severity}"]) for severity in range(1, 6)]
+        assert errors == list(result.errors[row["corruption"]])
+        assert float(row["ce"]) == pytest.approx(sum(errors) / 5)
+
+
+def test_the_best_of_each_column_is_emphasised(scores):
+    table = comparison_table(scores, scores[0])
+    best = {
+        title: [row[0].text for row in table.rows if row[column].best]
+        for column, title in enumerate(table.header)
+        if column
+    }
+    assert best["Clean error, %"] == [min(scores, key=lambda row: row.clean_error).model]
+    assert best["R_net, %"] == [max(scores, key=lambda row: row.r_net).model]
+
+
+def test_entries_that_read_the_same_share_the_emphasis(results, make_results):
+    twins = [results[0], make_results("twin")]
+    table = comparison_table([score(result, twins[0]) for result in twins], score(twins[0], twins[0]))
+    assert all(entry.best for row in table.rows for entry in row[1:])
+
+
+def test_the_lowest_error_of_each_corruption_is_emphasised(results):
+    table = corruption_table(results)
+    assert table.header == ("Corruption", "Group", *(result.model for result in results))
+    for row in table.rows:
+        lowest = min(entry.value for entry in row[2:])
+        assert [entry.best for entry in row[2:]] == [entry.text == f"{100 * lowest:.2f}" for entry in row[2:]]
+
+
+def test_every_table_names_its_scale(results, scores):
+    for table in (comparison_table(scores, scores[0]), corruption_table(results)):
+        for text in (to_markdown(table), printed(to_rich(table))):
+            assert "in percent" in text
+
+
+def test_a_measure_nobody_has_makes_no_column(scores):
+    header = comparison_table(scores, scores[0]).header
+    assert "α" not in header
+    assert "Params" not in header
+
+
+def test_undefined_measures_are_shown_as_such(results, make_results):
+    perfect = make_results("perfect", 0.0, dict.fromkeys(("noise", "blur", "weather", "digital"), 0.0))
+    rows = [score(result, perfect) for result in (perfect, results[1])]
+    table = comparison_table(rows, rows[0])
+    assert "R_net, %" not in table.header
+    assert "not defined" in table.caption
+
+
+def test_labels_are_text_and_never_markup(make_results):
+    label = "[red]a|b[/red] *c* <script>"
+    results = [make_results("baseline"), make_results(label, 0.16)]
+    assert label in printed(terminal_table(results, baseline="baseline"))
+    rows = [score(result, results[0]) for result in results]
+    assert r"\[red\]a\|b\[/red\] \*c\* \<script\>" in to_markdown(comparison_table(rows, rows[0]))
+
+
+def test_the_terminal_table_shows_alpha_and_parameters(results, kernels, provenance):
+    text = printed(terminal_table(results, baseline="baseline", kernels=kernels, provenance=provenance))
+    assert "272,474" in text
+    alpha = kernels["PP3-trainable"][1].double()
+    assert f"{alpha.mean():.2f} ± {alpha.std(correction=0):.2f}" in text
