@@ -1,0 +1,271 @@
+"""Figures of a comparison: error against severity, the trade with the clean error, error by corruption."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from pushpull_conv.benchmark import Results, r_net
+from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
+from pushpull_conv.report.scores import Score, shared_corruptions
+from pushpull_conv.report.style import INK, MUTED, WASH, Figure, Look, canvas, in_style, spread
+from pushpull_conv.report.wording import by_group, percent, signed, spoken
+
+
+@in_style
+def severity_figure(results: Sequence[Results], baseline: Results, looks: Mapping[str, Look]) -> Figure:
+    """Draw the error against the severity, averaged over the benchmark's corruptions, and the difference it makes."""
+    figure = canvas(7.2, 3.7)
+    errors, differences = figure.subplots(1, 2)
+    curves = {result.model: _mean_curve(result) for result in results}
+    values = {}
+    ends = {}
+    for i, (label, curve) in enumerate(curves.items()):
+        difference = [own - base for own, base in zip(curve, curves[baseline.model], strict=True)]
+        for axes, heights, mark in ((errors, curve, f"mean-curve-{i}"), (differences, difference, f"mean-gain-{i}")):
+            axes.plot(range(len(curve)), heights, gid=mark, **_line(looks[label]))
+        values[f"mean-curve-{i}"] = [f"{label}, {_at(k)}: {error:.2f} %" for k, error in enumerate(curve)]
+        values[f"mean-gain-{i}"] = [
+            f"{label}, {_at(k)}: {signed(points)} points" for k, points in enumerate(difference)
+        ]
+        ends[label] = difference[-1]
+    errors.set_ylim(0)
+    errors.set_ylabel("Top-1 error, %")
+    differences.set_ylabel(f"Difference to {baseline.model}, points")
+    for axes in (errors, differences):
+        _severity_axis(axes)
+    _label_ends(differences, ends, looks)
+    caption = (
+        f"Left: top-1 error in percent against severity, averaged over the {len(CORRUPTIONS)} corruptions; the left "
+        f"end of every line is the error on the clean images. Right: the same minus that of {baseline.model}, in "
+        "percentage points; below zero a variant makes fewer errors."
+    )
+    return Figure("severity", "Error against severity", figure, caption, values)
+
+
+@in_style
+def severity_by_corruption_figure(results: Sequence[Results], looks: Mapping[str, Look]) -> Figure:
+    """Draw the error against the severity once for each corruption, one row of panels per group."""
+    groups = by_group(shared_corruptions(results))
+    figure = canvas(7.2, 0.4 + 1.7 * len(groups))
+    panels = figure.subplots(len(groups), max(map(len, groups.values())), sharey=True, squeeze=False)
+    for depth, (row, (group, names)) in enumerate(zip(panels, groups.items(), strict=True), 1):
+        row[0].set_ylabel(f"{group.capitalize()}\nTop-1 error, %")
+        for axes in row[len(names) :]:
+            axes.set_visible(False)
+        for axes, name in zip(row, names, strict=False):
+            axes.set_title(spoken(name), fontweight="normal")
+            _severity_axis(axes, label=depth == len(groups))
+            for result in results:
+                curve = _percent([result.clean_error, *result.errors[name]])
+                axes.plot(range(len(curve)), curve, **_line(looks[result.model]) | {"markersize": 2.6, "linewidth": 1})
+    panels[0, 0].set_ylim(0)
+    _legend_above(figure, looks)
+    caption = (
+        "Top-1 error in percent against severity for each corruption, one row per group. "
+        "The left end of every line is the error on the clean images."
+    )
+    return Figure("severity_by_corruption", "Error against severity for each corruption", figure, caption)
+
+
+@in_style
+def tradeoff_figure(scores: Sequence[Score], baseline: Score, looks: Mapping[str, Look]) -> Figure:
+    """Draw mean error against clean error, with the line where R_net is zero.
+
+    With the default beta = M_b / E_b the two relative gains have the common divisor E_b,
+    R_net = 50 ((E_b - E) + (M_b - M)) / E_b percent, so it is zero where E + M = E_b + M_b.
+    """
+    figure = canvas(7.2, 4.6)
+    axes = figure.subplots()
+    values = {}
+    for i, score in enumerate(scores):
+        mark = f"tradeoff-{i}"
+        look = looks[score.model]
+        axes.plot(
+            100 * score.clean_error,
+            100 * score.mean_error,
+            gid=mark,
+            marker=look.marker,
+            color=look.color,
+            markersize=8,
+            linestyle="none",
+            zorder=3,
+        )
+        errors = f"clean error {percent(score.clean_error)}, mean error {percent(score.mean_error)}"
+        values[mark] = [f"{_with_r_net(score)}: {errors}"]
+    axes.margins(0.25)
+    axes.set(xlabel="Clean top-1 error, %", ylabel=f"Mean top-1 error over {len(CORRUPTIONS)} corruptions, %")
+    if baseline.r_net is not None:
+        _draw_r_net(axes, baseline)
+    handles = [
+        Line2D([], [], color=looks[s.model].color, marker=looks[s.model].marker, markersize=7, linestyle="none")
+        for s in scores
+    ]
+    figure.legend(handles, list(map(_with_r_net, scores)), loc="outside upper left", ncols=min(len(scores), 3))
+    caption = (
+        "Mean error over the corruptions against clean error, both in percent; lower left is better. "
+        f"R_net (dotted lines, in percent) is zero on the solid line through {baseline.model} and positive in the "
+        "shaded half below it, where the mean error falls by more points than the clean error rises."
+    )
+    return Figure("tradeoff", "Robustness against clean accuracy", figure, caption, values)
+
+
+def r_net_line(clean_errors: Sequence[float], baseline: Score, r_net: float = 0.0) -> list[float]:
+    """Return the mean errors at which variants with these clean errors have the given R_net (default beta).
+
+    Args:
+        clean_errors: Clean errors, fractions in [0, 1].
+        baseline: The baseline's score.
+        r_net: R_net in percent.
+
+    Example:
+        >>> baseline = Score("baseline", 0.2, 0.5, mce=1.0, relative_mce=1.0, r_net=0.0)
+        >>> [round(mean_error, 3) for mean_error in r_net_line([0.2, 0.25], baseline)]
+        [0.5, 0.45]
+    """
+    total = baseline.mean_error + baseline.clean_error * (1 - r_net / 50)
+    return [total - error for error in clean_errors]
+
+
+def _draw_r_net(axes: Axes, baseline: Score) -> None:
+    """Shade the half where R_net is positive and rule the plane with lines of equal R_net."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    ends = [left / 100, right / 100]
+    zero = _percent(r_net_line(ends, baseline))
+    axes.fill_between([left, right], [min(bottom, *zero)] * 2, zero, color=WASH, linewidth=0, zorder=0)
+    best, worst = (
+        r_net(x / 100, y / 100, baseline.clean_error, baseline.mean_error) for x, y in ((left, bottom), (right, top))
+    )
+    for level in MaxNLocator(nbins=9, steps=[1, 2, 2.5, 5, 10]).tick_values(worst, best):
+        heights = _percent(r_net_line(ends, baseline, level))
+        width, dash = (0.5, (0, (1, 2))) if level else (1.1, "-")
+        axes.plot([left, right], heights, color=MUTED if level else INK, linewidth=width, linestyle=dash, zorder=1)
+        start = (left, heights[0]) if heights[0] <= top else (left + heights[0] - top, top)  # where the line comes in
+        if left <= start[0] < right - 0.05 * (right - left) and start[1] > bottom + 0.05 * (top - bottom):
+            name = f"R_net {level:+g}".replace("-", "−") if level else "R_net 0"
+            axes.annotate(name, start, (5, -1), textcoords="offset points", va="center", fontsize=7, color=MUTED)
+    axes.set(xlim=(left, right), ylim=(bottom, top))
+    axes.grid(visible=False)
+
+
+@in_style
+def corruptions_figure(results: Sequence[Results], baseline: Results, looks: Mapping[str, Look]) -> Figure:
+    """Draw each corruption's error, and beside it the difference to the baseline, one row per corruption."""
+    groups = by_group(shared_corruptions(results))
+    rows: dict[str, float] = {}
+    depth = 0.0
+    headings = {}
+    for group, names in groups.items():
+        headings[group] = depth
+        rows |= {name: depth + 1 + i for i, name in enumerate(names)}
+        depth += len(names) + 1.3
+    figure = canvas(7.2, 0.9 + depth * (0.17 + 0.02 * len(results)))
+    errors, differences = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1))
+    step = 0.7 / len(results)
+    values = {}
+    for i, result in enumerate(results):
+        look = looks[result.model]
+        heights = [row + step * (i - (len(results) - 1) / 2) for row in rows.values()]
+        ce = [100 * fmean(result.errors[name]) for name in rows]
+        difference = [own - 100 * fmean(baseline.errors[name]) for own, name in zip(ce, rows, strict=True)]
+        dots = {"linestyle": "none", "color": look.color, "marker": look.marker, "markersize": 4}
+        errors.plot(ce, heights, gid=f"corruption-error-{i}", **dots)
+        values[f"corruption-error-{i}"] = [
+            f"{result.model}, {spoken(name)}: {percent(error / 100)}" for name, error in zip(rows, ce, strict=True)
+        ]
+        if result is not baseline:
+            differences.hlines(heights, 0, difference, color=look.color, linewidth=1)
+            differences.plot(difference, heights, gid=f"corruption-difference-{i}", **dots)
+            values[f"corruption-difference-{i}"] = [
+                f"{result.model}, {spoken(name)}: {signed(error / 100)} points"
+                for name, error in zip(rows, difference, strict=True)
+            ]
+    differences.axvline(0, color=looks[baseline.model].color, linewidth=1.1)
+    for axes in (errors, differences):
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        for row in rows.values():
+            axes.axhspan(row - 0.42, row + 0.42, color=WASH, linewidth=0, zorder=0)
+    for group, row in headings.items():
+        errors.annotate(
+            group.capitalize(),
+            (0, row),
+            (-4, 0),
+            ("axes fraction", "data"),
+            "offset points",
+            ha="right",
+            va="center",
+            fontweight="bold",
+        )
+    errors.set_yticks(list(rows.values()), [spoken(name) for name in rows])
+    errors.set_ylim(depth - 0.6, -0.6)
+    errors.set_xlim(0)
+    errors.set_xlabel("Top-1 error (mean over severities), %")
+    differences.set_xlabel(f"Difference to {baseline.model}, points\n(left of the line: fewer errors)")
+    _legend_above(figure, looks)
+    caption = (
+        "Left: top-1 error in percent for each corruption, averaged over the severities. Right: the same minus that of "
+        f"{baseline.model}, in percentage points; left of the line a variant makes fewer errors."
+    )
+    return Figure("corruptions", "Error by corruption", figure, caption, values)
+
+
+def _with_r_net(score: Score) -> str:
+    return score.model if score.r_net is None else f"{score.model} (R_net {signed(score.r_net)} %)"
+
+
+def _percent(fractions: Sequence[float]) -> list[float]:
+    return [100 * fraction for fraction in fractions]
+
+
+def _line(look: Look) -> dict[str, Any]:
+    return {"color": look.color, "marker": look.marker, "linestyle": look.linestyle}
+
+
+def _mean_curve(result: Results) -> list[float]:
+    """Return the clean error and the mean error at each severity, in percent."""
+    by_severity = zip(*(result.errors[name] for name in CORRUPTIONS), strict=True)
+    return _percent([result.clean_error, *map(fmean, by_severity)])
+
+
+def _at(severity: int) -> str:
+    return f"severity {severity}" if severity else "clean"
+
+
+def _severity_axis(axes: Axes, *, label: bool = True) -> None:
+    axes.set_xticks(range(len(SEVERITIES) + 1), ["clean", *map(str, SEVERITIES)])
+    if label:
+        axes.set_xlabel("Severity")
+
+
+def _label_ends(axes: Axes, ends: Mapping[str, float], looks: Mapping[str, Look]) -> None:
+    """Name every line at its right end, moved apart where the ends are closer than a line of text."""
+    bottom, top = axes.get_ylim()
+    heights = spread(list(ends.values()), gap=0.06 * (top - bottom))
+    for (label, end), height in zip(ends.items(), heights, strict=True):
+        axes.annotate(
+            label,
+            (len(SEVERITIES), end),
+            (len(SEVERITIES) + 0.28, height),
+            color=looks[label].color,
+            va="center",
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": looks[label].color,
+                "linewidth": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 4,
+                "relpos": (0, 0.5),
+            },
+        )
+
+
+def _legend_above(figure: Canvas, looks: Mapping[str, Look]) -> None:
+    handles = [Line2D([], [], **_line(look)) for look in looks.values()]
+    figure.legend(handles, list(looks), loc="outside upper left", ncols=min(len(looks), 5))

@@ -1,0 +1,38 @@
+"""The photo that a gallery shows, and how it is corrupted."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pushpull_conv.corruptions import FrostTextures, corrupt
+from pushpull_conv.corruptions.spec import SEVERITIES
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The photo that a gallery shows, and what decides how it is corrupted.
+
+    Attributes:
+        photo: uint8 ``[3, H, W]``.
+        index: The photo's place in its data set.
+        seed: Seed of the benchmark.
+        profile: Severity tables, one of `corruptions.PROFILES`.
+        frost: The frost photographs; None for the procedural ones.
+    """
+
+    photo: Tensor
+    index: int = 0
+    seed: int = 0
+    profile: str = "imagenet"
+    frost: FrostTextures | None = None
+
+    def row(self, name: str) -> list[Tensor]:
+        """Return the photo at every severity of one corruption, or alone for ``"clean"``; uint8 ``[3, H, W]`` each."""
+        if name == "clean":
+            return [self.photo]
+        index, seed, profile = torch.tensor([self.index]), self.seed, self.profile
+        return [
+            corrupt(self.photo[None], name, severity, index=index, seed=seed, profile=profile, frost=self.frost)[0]
+            for severity in SEVERITIES
+        ]

@@ -1,0 +1,157 @@
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+from pushpull_conv.benchmark import corruption_errors, mean_error
+from pushpull_conv.report import pictures, style
+from pushpull_conv.report.figures import (
+    corruptions_figure,
+    severity_by_corruption_figure,
+    severity_figure,
+    tradeoff_figure,
+)
+from pushpull_conv.report.scores import score
+
+
+@pytest.fixture(scope="module")
+def looks(results):
+    return style.looks([result.model for result in results], "baseline")
+
+
+@pytest.fixture(scope="module")
+def scores(results):
+    return [score(result, results[0]) for result in results]
+
+
+@pytest.fixture(scope="module")
+def plots(results, scores, looks):
+    return {
+        figure.name: figure
+        for figure in (
+            severity_figure(results, results[0], looks),
+            severity_by_corruption_figure(results, looks),
+            tradeoff_figure(scores, scores[0], looks),
+            corruptions_figure(results, results[0], looks),
+        )
+    }
+
+
+def marked(figure, mark):
+    (artist,) = figure.figure.findobj(lambda artist: artist.get_gid() == mark)
+    return artist
+
+
+def test_every_plot_has_a_caption_and_labelled_axes(plots):
+    for figure in plots.values():
+        assert "percent" in figure.caption
+        shown = [axes for axes in figure.figure.axes if axes.get_visible()]
+        assert any(axes.get_ylabel() or axes.get_yticklabels() for axes in shown)
+        assert any("%" in axes.get_xlabel() + axes.get_ylabel() for axes in shown)
+        assert any(axes.get_xlabel() for axes in shown)
+
+
+def test_the_curves_are_the_errors(plots, results):
+    for i, result in enumerate(results):
+        curve = marked(plots["severity"], f"mean-curve-{i}").get_ydata()
+        assert curve[0] == pytest.approx(100 * result.clean_error)
+        assert np.mean(curve[1:]) == pytest.approx(100 * mean_error(result))
+
+
+def test_the_points_are_the_scores(plots, scores):
+    for i, row in enumerate(scores):
+        point = marked(plots["tradeoff"], f"tradeoff-{i}").get_xydata()
+        assert point[0] == pytest.approx([100 * row.clean_error, 100 * row.mean_error])
+
+
+def test_the_differences_are_to_the_baseline(plots, results):
+    base, own = corruption_errors(results[0]), corruption_errors(results[2])
+    difference = marked(plots["corruptions"], "corruption-difference-2").get_xdata()
+    assert difference == pytest.approx([100 * (own[name] - base[name]) for name in base])
+
+
+def test_values_stand_for_one_mark_each(plots):
+    for figure in plots.values():
+        for mark, texts in figure.values.items():
+            assert len(texts) == len(marked(figure, mark).get_xydata())
+
+
+def test_the_baseline_is_neutral_and_variants_differ(looks):
+    assert looks["baseline"].color == style.INK
+    assert len({(look.color, look.marker) for look in looks.values()}) == len(looks)
+
+
+def test_many_variants_still_look_different():
+    chosen = style.looks([f"variant {i}" for i in range(15)], "variant 0").values()
+    assert len({(look.color, look.marker, look.linestyle) for look in chosen}) == 15
+
+
+def test_spread_keeps_order_and_gap():
+    moved = style.spread([3.0, 1.0, 1.1, 1.0], gap=0.5)
+    assert np.diff(np.sort(moved)).min() >= 0.5 - 1e-12
+    assert sum(moved) == pytest.approx(6.1)
+    assert max(moved) == moved[0]
+
+
+def test_drawing_leaves_matplotlib_as_it_was(results, looks):
+    before = dict(matplotlib.rcParams)
+    severity_figure(results, results[0], looks)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_svg_is_xml_and_the_same_each_time(plots):
+    for figure in plots.values():
+        text = style.svg_text(figure)
+        assert ElementTree.fromstring(text).tag.endswith("svg")
+        assert text == style.svg_text(figure)
+
+
+def test_a_dollar_sign_in_a_label_is_no_mathematics(make_results):
+    results = [make_results("baseline"), make_results("$x_1$ & <b>", 0.16)]
+    figure = severity_figure(results, results[0], style.looks([r.model for r in results], "baseline"))
+    assert "$x_1$ &amp; &lt;b&gt;" in style.svg_text(figure)
+
+
+def test_the_pull_picture_is_the_negative_of_the_push_picture():
+    weight = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(1))
+    figure = pictures.kernels_figure({"PP3": (weight, torch.ones(4))})
+    (image,) = figure.figure.axes[0].images
+    pixels = np.asarray(image.get_array(), dtype=int)
+    step = pictures._TILE + pictures._GAP // 2
+    push, pull = (
+        pixels[: pictures._TILE, : pictures._TILE, :3],
+        pixels[step : step + pictures._TILE, : pictures._TILE, :3],
+    )
+    assert np.abs(push + pull - 255).max() <= 1
+
+
+def test_learned_alphas_stand_below_their_kernels_in_falling_order():
+    alpha = torch.tensor([0.25, 0.75, 0.5])
+    figure = pictures.kernels_figure(
+        {"PP3": (torch.randn(3, 1, 5, 5), alpha), "PP5": (torch.randn(64, 3, 7, 7), torch.tensor(1.0))}
+    )
+    learned, fixed = figure.figure.axes
+    assert [text.get_text() for text in learned.texts] == ["0.75", "0.50", "0.25"]
+    assert learned.get_title(loc="left") == "PP3: α = 0.50 ± 0.20, learned"
+    assert fixed.get_title(loc="left") == "PP5: α = 1.00, fixed"
+    assert not fixed.texts
+
+
+def test_the_gallery_shows_each_corrupted_picture_in_its_place(sample):
+    figure = pictures.gallery_figure(sample, ("gaussian_noise", "fog", "contrast"))
+    left, right = (np.asarray(axes.images[0].get_array()) for axes in figure.figure.axes)
+    side, step = 32, 32 + 2
+    photo = sample.photo.permute(1, 2, 0).numpy()
+    assert (left[:side, :side, :3] == photo).all()
+    noisy = sample.row("gaussian_noise")[2].permute(1, 2, 0).numpy()
+    assert (left[step : step + side, 2 * step : 2 * step + side, :3] == noisy).all()
+    foggy = sample.row("fog")[4].permute(1, 2, 0).numpy()
+    assert (right[:side, 4 * step : 4 * step + side, :3] == foggy).all()
+    assert [label.get_text() for axes in figure.figure.axes for label in axes.get_yticklabels()] == [
+        "clean",
+        "gaussian noise",
+        "fog",
+        "contrast",
+    ]
