@@ -1,0 +1,184 @@
+"""The comparison of variants: tables, figures and one HTML page."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import rich.table
+from torch import Tensor
+
+from pushpull_conv.benchmark import Results
+from pushpull_conv.corruptions import CORRUPTIONS
+from pushpull_conv.errors import InputError, require_module, require_name
+from pushpull_conv.files import atomic_write, writable_folder
+from pushpull_conv.report.sample import Sample
+from pushpull_conv.report.scores import Score, find_baseline, score
+from pushpull_conv.report.tables import (
+    comparison_table,
+    corruption_table,
+    corruptions_csv,
+    scores_csv,
+    to_markdown,
+    to_rich,
+)
+
+__all__ = ["Sample", "terminal_table", "write_gallery", "write_report"]
+
+Kernels = Mapping[str, tuple[Tensor, Tensor]]
+Provenance = Mapping[str, Mapping[str, str]]
+_PICTURES = (".png", ".svg", ".pdf")
+
+
+def write_report(
+    folder: str | os.PathLike[str],
+    results: Sequence[Results],
+    *,
+    baseline: str,
+    title: str,
+    recipe_text: str | None = None,
+    kernels: Kernels | None = None,
+    sample: Sample | None = None,
+    provenance: Provenance | None = None,
+) -> Path:
+    """Write the comparison of variants: all of it, or on an error nothing.
+
+    The folder receives ``index.html`` (everything, in one file that needs no other), ``table.md``, ``table.csv``,
+    ``corruptions.csv`` and ``figures/`` (SVG, PNG and PDF). Other files in it are left alone.
+
+    Args:
+        folder: Where to write; made if missing.
+        results: One for each variant, all of the same images; their order is kept.
+        baseline: The label of the results that the others are compared with.
+        title: Heading of the page.
+        recipe_text: The recipe as YAML.
+        kernels: Per label of a push-pull model its stem's weight ``[O, C / groups, kh, kw]`` and alpha (``[O]``, or one
+            value for all filters).
+        sample: A photo to show the corruptions on.
+        provenance: Per label what its numbers come from, name to text, shown as given; ``"parameters"`` (a whole
+            number) enters the table, and names that end in ``seconds`` are shown as a duration.
+
+    Returns:
+        The path of ``index.html``.
+
+    Raises:
+        InputError: The baseline or a label is not among the results, the results cannot be compared or lack a part of
+            the benchmark, the folder cannot be written, or the ``report`` extra is not installed.
+    """
+    for module in ("matplotlib", "jinja2"):
+        require_module(module, "report")
+    from pushpull_conv.report import figures, page, pictures, style
+
+    kernels, provenance = kernels or {}, provenance or {}
+    base = find_baseline(results, baseline)
+    scores = _scores(results, base, kernels, provenance)
+    base_score = scores[list(results).index(base)]
+    looks = style.looks([result.model for result in results], baseline)
+    drawn = [
+        figures.severity_figure(results, base, looks),
+        figures.severity_by_corruption_figure(results, looks),
+        figures.tradeoff_figure(scores, base_score, looks),
+        figures.corruptions_figure(results, base, looks),
+        *([pictures.kernels_figure(kernels)] if kernels else []),
+        *([pictures.gallery_figure(sample)] if sample else []),
+    ]
+    tables = {"comparison": comparison_table(scores, base_score), "corruptions": corruption_table(results)}
+    drawings = {figure.name: style.svg_text(figure) for figure in drawn}
+    html = page.render_page(
+        title=title,
+        results=results,
+        scores=scores,
+        baseline=base_score,
+        tables=tables,
+        figures=drawn,
+        drawings=drawings,
+        recipe_text=recipe_text,
+        provenance=provenance,
+    )
+    texts = {
+        "table.md": "\n".join(map(to_markdown, tables.values())),
+        "table.csv": scores_csv(scores, base_score),
+        "corruptions.csv": corruptions_csv(results),
+        **{f"figures/{name}.svg": drawing for name, drawing in drawings.items()},
+        "index.html": html,
+    }
+    with _staged(folder) as stage:
+        (stage / "figures").mkdir()
+        for figure in drawn:
+            for suffix in (".png", ".pdf"):
+                style.write(figure, stage / "figures" / (figure.name + suffix))
+        for name, text in texts.items():
+            (stage / name).write_text(text, encoding="utf-8")
+    return Path(folder) / "index.html"
+
+
+def write_gallery(path: str | os.PathLike[str], sample: Sample, names: Sequence[str] = CORRUPTIONS) -> Path:
+    """Draw a photo under the named corruptions at every severity, into one PNG, SVG or PDF file.
+
+    Args:
+        path: The file to write; its suffix names the format.
+        sample: The photo and what decides how it is corrupted.
+        names: Corruptions, in the order to show them.
+
+    Returns:
+        The path written.
+
+    Raises:
+        InputError: The suffix is none of the three, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix not in _PICTURES:
+        raise InputError(f"picture file '{path.name}' must end in {', '.join(_PICTURES)}; give it one of these endings")
+    require_module("matplotlib", "report")
+    from pushpull_conv.report import pictures, style
+
+    figure = pictures.gallery_figure(sample, names)
+    with atomic_write(path) as temporary:
+        style.write(figure, temporary)
+    return path
+
+
+def terminal_table(
+    results: Sequence[Results],
+    *,
+    baseline: str,
+    kernels: Kernels | None = None,
+    provenance: Provenance | None = None,
+) -> rich.table.Table:
+    """Return the comparison for ``rich.print``; arguments and errors are those of `write_report`."""
+    base = find_baseline(results, baseline)
+    scores = _scores(results, base, kernels or {}, provenance or {})
+    return to_rich(comparison_table(scores, scores[list(results).index(base)]))
+
+
+def _scores(results: Sequence[Results], baseline: Results, kernels: Kernels, provenance: Provenance) -> list[Score]:
+    labels = [result.model for result in results]
+    for label in (*kernels, *provenance):
+        require_name("variant", label, labels)
+    return [
+        score(
+            result,
+            baseline,
+            alpha=kernels[result.model][1] if result.model in kernels else None,
+            parameters=_parameters(provenance.get(result.model, {})),
+        )
+        for result in results
+    ]
+
+
+def _parameters(record: Mapping[str, str]) -> int | None:
+    return int(record["parameters"]) if "parameters" in record else None
+
+
+@contextlib.contextmanager
+def _staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder; when all is written there, move it into ``folder`` file by file, the page last."""
+    target = writable_folder(folder)
+    with tempfile.TemporaryDirectory(dir=target, prefix=".report.") as name:
+        stage = Path(name)
+        yield stage
+        files = [file.relative_to(stage) for file in stage.rglob("*") if file.is_file()]
+        for file in sorted(files, key=lambda file: file.suffix == ".html"):
+            writable_folder((target / file).parent)
+            (stage / file).replace(target / file)

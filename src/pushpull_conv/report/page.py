@@ -1,0 +1,156 @@
+"""The comparison as one HTML file that needs nothing else: no network, no other file, scripts only for convenience."""
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from xml.etree import ElementTree
+
+import jinja2
+from markupsafe import Markup, escape
+
+from pushpull_conv.benchmark import Header, Results
+from pushpull_conv.report.scores import Score, findings
+from pushpull_conv.report.style import INK, MUTED, PAPER, RULE, SERIES, WASH, Figure
+from pushpull_conv.report.tables import Table
+from pushpull_conv.report.wording import duration, percent
+
+_SVG = "http://www.w3.org/2000/svg"
+_XLINK = "http://www.w3.org/1999/xlink"
+_TOKENS = {
+    INK: "ink",
+    MUTED: "muted",
+    RULE: "rule",
+    WASH: "wash",
+    PAPER: "paper",
+    **{color: f"series-{i}" for i, color in enumerate(SERIES, 1)},
+}
+"""The page's style sheet gives these colours a second value for dark screens."""
+
+
+def render_page(
+    *,
+    title: str,
+    results: Sequence[Results],
+    scores: Sequence[Score],
+    baseline: Score,
+    tables: Mapping[str, Table],
+    figures: Sequence[Figure],
+    drawings: Mapping[str, str],
+    recipe_text: str | None,
+    provenance: Mapping[str, Mapping[str, str]],
+) -> str:
+    """Return the page as HTML; every text that comes from outside is escaped.
+
+    Args:
+        title: The page's heading.
+        results: The results compared.
+        scores: Their scores, in the same order.
+        baseline: The baseline's score.
+        tables: ``"comparison"`` and ``"corruptions"``.
+        figures: In any order; the page knows their places by name.
+        drawings: Each figure by name as an SVG document.
+        recipe_text: The recipe as YAML, if there is one.
+        provenance: Per variant, what its numbers come from, as names and strings.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    shared, varying = split_provenance(provenance)
+    return environment.from_string(_asset("page.html")).render(
+        title=title,
+        findings=findings(scores, baseline),
+        baseline=baseline,
+        scores=scores,
+        tables=tables,
+        figures={figure.name: figure for figure in figures},
+        drawings={figure.name: inline_svg(figure, drawings[figure.name]) for figure in figures},
+        benchmark=describe_benchmark(results[0].header),
+        uncertainty=percent(_uncertainty(baseline.clean_error, results[0].clean.n)).removesuffix(" %"),
+        images=results[0].clean.n,
+        recipe_text=recipe_text,
+        shared=shared,
+        varying=varying,
+        labels=list(provenance),
+        subscript=subscript,
+        style=Markup(_asset("page.css")),
+        script=Markup(_asset("page.js")),
+    )
+
+
+def describe_benchmark(header: Header) -> dict[str, str]:
+    """Return what the results were made from, name to text, in reading order."""
+    few = len(header.classes) <= 20
+    return {
+        "Images": f"{header.data}, {header.split} split, {header.images:,} images",
+        "Classes": ", ".join(header.classes) if few else f"{len(header.classes):,}",
+        "Corruptions": f"{header.suite}, revision {header.revision}",
+        "Seed of the corruptions": str(header.seed),
+        "Frost texture": header.frost,
+        "Data fingerprint": header.fingerprint,
+        "pushpull_conv": header.version,
+    }
+
+
+def subscript(text: str) -> Markup:
+    """Escape a text and set the "net" of R_net low.
+
+    Example:
+        >>> subscript("R_net < 0")
+        Markup('<i>R</i><sub>net</sub> &lt; 0')
+    """
+    return Markup(escape(text).replace("R_net", Markup("<i>R</i><sub>net</sub>")))
+
+
+def inline_svg(figure: Figure, drawing: str) -> Markup:
+    """Turn the figure's SVG document into an element that takes its colours from the page and tells its values."""
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", _XLINK)
+    root = ElementTree.fromstring(drawing)
+    for metadata in root.findall(f"{{{_SVG}}}metadata"):
+        root.remove(metadata)
+    for group in root.iter(f"{{{_SVG}}}g"):
+        marks = group.iter(f"{{{_SVG}}}use")
+        for mark, text in zip(marks, figure.values.get(group.attrib.pop("id", ""), ()), strict=False):
+            ElementTree.SubElement(mark, f"{{{_SVG}}}title").text = text
+    root.attrib |= {
+        "role": "img",
+        "aria-labelledby": f"{figure.name}-title",
+        "aria-describedby": f"{figure.name}-caption",
+    }
+    for size in ("width", "height"):
+        root.attrib.pop(size)
+    text = ElementTree.tostring(root, encoding="unicode")
+    for color, token in _TOKENS.items():
+        text = text.replace(color, f"var(--{token})")
+    return Markup(text)
+
+
+def split_provenance(
+    provenance: Mapping[str, Mapping[str, str]],
+) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Part what all variants share (name to value) from what differs (name to one value per variant).
+
+    Example:
+        >>> split_provenance({"baseline": {"torch": "2.6", "seconds": "30"}, "PP3": {"torch": "2.6", "seconds": "90"}})
+        ({'torch': '2.6'}, {'seconds': ('30 s', '1 min 30 s')})
+    """
+    names = dict.fromkeys(name for record in provenance.values() for name in record)
+    values = {name: tuple(_readable(name, record.get(name, "")) for record in provenance.values()) for name in names}
+    shared = {name: texts[0] for name, texts in values.items() if len(set(texts)) == 1}
+    return shared, {name: texts for name, texts in values.items() if name not in shared}
+
+
+def _readable(name: str, text: str) -> str:
+    try:
+        return duration(float(text)) if name.endswith("seconds") else text
+    except ValueError:
+        return text
+
+
+def _uncertainty(error: float, images: int) -> float:
+    """Return the half-width of the 95 % interval of an error measured on so many images (normal approximation)."""
+    return 1.96 * math.sqrt(error * (1 - error) / images)
+
+
+def _asset(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,104 @@
+import itertools
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from pushpull_conv.report import page
+
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+
+
+class Reader(HTMLParser):
+    """Checks that elements nest, and keeps what a test asks about."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+@pytest.fixture(scope="module")
+def html(report):
+    return (report / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def read(html):
+    return Reader(html)
+
+
+def test_the_page_needs_nothing_else(html, read):
+    for _, attributes in read.tags:
+        for name in ("src", "href", "xlink:href", "data", "action", "srcset"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:image/png;base64,"))
+    styles = re.findall(r"url\(([^)]*)\)", html)
+    assert all(target.startswith("#") for target in styles)
+    assert "@import" not in html
+
+
+def test_the_page_shows_every_variant_number_and_source(read, results, provenance):
+    text = "".join(read.texts)
+    for result in results:
+        assert f"{100 * result.clean_error:.2f}" in text
+        assert result.model in text
+    header = results[0].header
+    for part in (
+        header.fingerprint,
+        header.frost,
+        header.suite,
+        "name: cifar10-resnet20",
+        "Example CPU",
+        "36 min 28 s",
+    ):
+        assert part in text
+
+
+def test_links_lead_to_sections_and_ids_are_unique(read):
+    ids = [attributes["id"] for _, attributes in read.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = [attributes["href"] for tag, attributes in read.tags if tag == "a"]
+    assert targets
+    assert all(target[1:] in ids for target in targets)
+    for _, attributes in read.tags:
+        for name in ("aria-labelledby", "aria-describedby"):
+            assert attributes.get(name) is None or attributes[name] in ids
+
+
+def test_headings_step_down_one_level_at_a_time(read):
+    levels = [int(tag[1]) for tag, _ in read.tags if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+def test_marks_tell_their_values(html):
+    assert "<title>PP3, severity 5: " in html
+    assert "<title>PP5, shot noise: −" in html
+
+
+def test_figures_follow_the_colours_of_the_page(html):
+    svg = html[html.index("<svg") : html.rindex("</svg>")]
+    for color in page._TOKENS:
+        assert color not in svg
+    style = html[html.index("<style>") : html.index("</style>")]
+    for token in page._TOKENS.values():
+        assert style.count(f"--{token}:") == 2  # light and dark
