@@ -200,8 +200,8 @@ def _parse_spec(path: Path, metadata: Mapping[str, str]) -> ModelSpec:
     try:
         stored: dict[str, Any] = json.loads(metadata[_METADATA_KEY])
         values: dict[str, Any] = {field.name: stored[field.name] for field in fields(ModelSpec)}
+        for name in ("mean", "std", "classes"):  # JSON has lists only
+            values[name] = tuple(values[name])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"checkpoint '{path}' holds no model spec; read its weights with load_weights_") from error
-    for name in ("mean", "std", "classes"):  # JSON has lists only
-        values[name] = tuple(values[name])
     return ModelSpec(**values)

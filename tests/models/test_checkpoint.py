@@ -1,0 +1,204 @@
+import json
+import pickle
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from pushpull_conv.errors import InputError
+from pushpull_conv.models import ModelSpec, create_model, load_checkpoint, load_weights_, save_checkpoint
+
+SPEC = ModelSpec(
+    name="resnet20",
+    num_classes=3,
+    stem="cifar",
+    pushpull={"avg_kernel_size": 5, "alpha": 0.5},
+    mean=(0.1, 0.2, 0.3),
+    std=(0.4, 0.5, 0.6),
+    classes=("cat", "dog", "café"),
+)
+IMAGES = torch.arange(2 * 3 * 32 * 32).remainder(251).reshape(2, 3, 32, 32).to(torch.uint8)
+
+
+class Attack:
+    """What a malicious file holds: unpickled, it creates a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def trained_classifier(spec=SPEC):
+    classifier = spec.build()
+    classifier.network(torch.randn(4, 3, 32, 32))  # moves the running statistics of the batch norms
+    return classifier.eval()
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    classifier = trained_classifier()
+    save_checkpoint(tmp_path / "run" / "model.safetensors", classifier, SPEC)
+    return tmp_path / "run" / "model.safetensors", classifier
+
+
+def test_a_checkpoint_gives_back_the_classifier_and_its_spec(checkpoint):
+    path, classifier = checkpoint
+    loaded, spec = load_checkpoint(path)
+    assert spec == SPEC
+    assert not loaded.training
+    assert torch.equal(loaded(IMAGES), classifier(IMAGES))
+    assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_the_spec_is_json_that_others_can_read(checkpoint):
+    with safetensors.safe_open(checkpoint[0], framework="pt") as file:
+        stored = json.loads(file.metadata()["pushpull_conv"])
+    assert stored["name"] == "resnet20"
+    assert stored["pushpull"] == {"avg_kernel_size": 5, "alpha": 0.5}
+
+
+@pytest.mark.parametrize("change", ["channels_last", "compiled", "tied", "half"])
+def test_checkpoints_of_networks_in_other_forms(tmp_path, change):
+    classifier = trained_classifier()
+    if change == "channels_last":
+        classifier = classifier.to(memory_format=torch.channels_last)
+    elif change == "compiled":
+        classifier.network = torch.compile(classifier.network, backend="eager")
+    elif change == "tied":
+        classifier.network.layer1[0].conv1.weight = classifier.network.layer1[0].conv2.weight
+    else:
+        classifier = classifier.half()
+    save_checkpoint(tmp_path / "model.safetensors", classifier, SPEC)
+    loaded, _ = load_checkpoint(tmp_path / "model.safetensors")
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(loaded.network(images), classifier.network.float()(images), atol=1e-5, rtol=1e-4)
+
+
+def test_a_failed_save_leaves_the_old_file(checkpoint, monkeypatch):
+    path, classifier = checkpoint
+    before = path.read_bytes()
+
+    def fail(tensors, filename, metadata):
+        filename.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(path, classifier, SPEC)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "model.network.", "model.module.network.", "model._orig_mod.network."]
+)
+@pytest.mark.parametrize("form", ["plain.pt", "lightning.ckpt", "legacy.pth", "tensors.safetensors"])
+def test_weights_load_from_any_common_file(tmp_path, prefix, form):
+    classifier, path = trained_classifier(), tmp_path / form
+    state = {f"{prefix}{name}": value for name, value in classifier.network.state_dict().items()}
+    if form == "lightning.ckpt":
+        state |= {"loss.weight": torch.ones(3)} if prefix.startswith("model.") else {}
+        torch.save({"state_dict": state, "epoch": 3, "optimizer_states": [{"lr": 0.1}]}, path)
+    elif form == "tensors.safetensors":
+        safetensors.torch.save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=form == "plain.pt")
+    for target in (SPEC.build().eval(), torch.compile(SPEC.build().eval().network, backend="eager")):
+        load_weights_(target, path)
+        network = getattr(target, "network", target)
+        assert torch.equal(network(IMAGES.float()), classifier.network(IMAGES.float()))
+
+
+def test_weights_of_the_research_code_load_into_a_network(tmp_path):
+    network = create_model("resnet20", num_classes=3, pushpull={"trainable_alpha": True})
+    state = network.state_dict()
+    state["conv1.push_conv.weight"] = state.pop("conv1.weight")
+    state["conv1.pull_inhibition_strength"] = state.pop("conv1.alpha").view(-1, 1, 1)
+    torch.save(state, tmp_path / "old.pt")
+    other = create_model("resnet20", num_classes=3, pushpull={"trainable_alpha": True})
+    load_weights_(other, tmp_path / "old.pt")
+    assert torch.equal(other.conv1.alpha, network.conv1.alpha)
+
+
+@pytest.mark.parametrize("form", ["zip", "plain pickle", "legacy"])
+def test_a_malicious_pickle_is_refused_and_nothing_is_executed(tmp_path, form):
+    path, made = tmp_path / "model.pt", tmp_path / "executed"
+    content = {"state_dict": {"conv1.weight": torch.ones(1)}, "extra": Attack(made)}
+    if form == "plain pickle":
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(InputError, match=r"model.pt' .*refused and nothing of it was executed") as error:
+        load_weights_(create_model("resnet20", num_classes=3), path)
+    assert "\n" not in str(error.value)
+    assert not made.exists()
+    pickle.loads(pickle.dumps(Attack(made))).close()
+    assert made.exists(), "the attack of this test would work"
+
+
+def write_spec(path, stored):
+    safetensors.torch.save_file({"fc.bias": torch.ones(3)}, path, metadata={"pushpull_conv": json.dumps(stored)})
+
+
+def test_files_that_are_no_checkpoint_are_named(tmp_path, checkpoint):
+    path = tmp_path / "bad.safetensors"
+    with pytest.raises(InputError, match=r"bad.safetensors' does not exist"):
+        load_checkpoint(path)
+    path.write_bytes(checkpoint[0].read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"bad.safetensors' is damaged"):
+        load_checkpoint(path)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"bad.safetensors' is damaged"):
+        load_checkpoint(path)
+    safetensors.torch.save_file({"fc.bias": torch.ones(3)}, path)
+    with pytest.raises(InputError, match=r"bad.safetensors' holds no model spec"):
+        load_checkpoint(path)
+    for stored in ({"name": "resnet20"}, ["resnet20"], {**vars(SPEC), "mean": None}):
+        write_spec(path, stored)
+        with pytest.raises(InputError, match=r"bad.safetensors' holds no model spec"):
+            load_checkpoint(path)
+
+
+def test_pickles_that_hold_no_weights_are_named(tmp_path):
+    network, path = create_model("resnet20", num_classes=3), tmp_path / "bad.pt"
+    with pytest.raises(InputError, match=r"bad.pt' does not exist"):
+        load_weights_(network, path)
+    torch.save(network.state_dict(), path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"bad.pt' is damaged"):
+        load_weights_(network, path)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"bad.pt' is damaged"):
+        load_weights_(network, path)
+    for content in ([1, 2], {"epoch": 3}, {}, torch.ones(3)):
+        torch.save(content, path)
+        with pytest.raises(InputError, match=r"bad.pt' holds no state dict"):
+            load_weights_(network, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("resnet20", {"num_classes": 10}, r"'fc.weight' is \[10, 64\] instead of \[3, 64\]"),
+        ("resnet32", {}, "'layer1.3.conv1.weight' is not in the model; .*; and 70 more"),
+        ("resnet20", {"pushpull": {}}, "'conv1.alpha' is not in the model"),
+        ("torchvision:squeezenet1_1", {}, "'conv1.weight' is missing; .* 'features.0.weight' is not in the model"),
+    ],
+)
+def test_another_architecture_is_named_with_what_differs(tmp_path, name, settings, message):
+    torch.save(create_model(name, **{"num_classes": 3, **settings}).state_dict(), tmp_path / "other.pt")
+    with pytest.raises(InputError, match=message) as error:
+        load_weights_(create_model("resnet20", num_classes=3), tmp_path / "other.pt")
+    assert "other.pt' belongs to another architecture" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_load_into_any_module(tmp_path):
+    source, target = nn.Linear(2, 3), nn.Linear(2, 3)
+    torch.save(source.state_dict(), tmp_path / "linear.pt")
+    load_weights_(target, tmp_path / "linear.pt")
+    assert torch.equal(source.weight, target.weight)

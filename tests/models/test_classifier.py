@@ -1,0 +1,56 @@
+import pytest
+import torch
+from torch import nn
+
+from pushpull_conv.errors import InputError
+from pushpull_conv.models import Classifier, create_model
+
+MEAN, STD = (0.5, 0.25, 0.125), (0.2, 0.4, 0.5)
+
+
+def test_normalises_uint8_and_floats_alike():
+    classifier = Classifier(nn.Identity(), MEAN, STD)
+    images = torch.randint(0, 256, (2, 3, 5, 4), dtype=torch.uint8)
+    expected = torch.stack([(images[:, c].double() / 255 - MEAN[c]) / STD[c] for c in range(3)], dim=1)
+    torch.testing.assert_close(classifier(images).double(), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(classifier(images.float() / 255), classifier(images))
+
+
+def test_its_state_is_that_of_the_network():
+    network = create_model("resnet20", num_classes=10)
+    classifier = Classifier(network, MEAN, STD)
+    assert set(classifier.state_dict()) == {f"network.{name}" for name in network.state_dict()}
+
+
+def test_follows_the_dtype_of_the_network_and_autocast():
+    classifier = Classifier(create_model("resnet20", num_classes=10), MEAN, STD).eval()
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    full = classifier(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert classifier(images).dtype == torch.bfloat16
+    double = classifier.double()(images)
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double.float(), full, atol=1e-4, rtol=1e-4)
+
+
+def test_keeps_channels_last():
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8).to(memory_format=torch.channels_last)
+    assert Classifier(nn.Identity(), MEAN, STD)(images).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        (MEAN, (0.2, 0.4), "mean has 3 values and std 2"),
+        (MEAN, (0.2, 0.0, 0.5), "std is .* allowed: positive numbers"),
+        ((), (), "std is .* allowed: positive numbers"),
+    ],
+)
+def test_bad_statistics_are_named(mean, std, message):
+    with pytest.raises(InputError, match=message):
+        Classifier(nn.Identity(), mean, std)
+
+
+def test_integers_other_than_uint8_are_refused():
+    with pytest.raises(InputError, match=r"images are torch.int64; allowed: uint8"):
+        Classifier(nn.Identity(), MEAN, STD)(torch.zeros(1, 3, 4, 4, dtype=torch.int64))
