@@ -1,5 +1,6 @@
 """The reference vectors, and the random draws behind them."""
 
+import functools
 import json
 import os
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, load_frost, spec
+from pushpull_conv.corruptions.frost import resize
 from pushpull_conv.corruptions.kernel import Draws
 
 NAMES = CORRUPTIONS + EXTRA_CORRUPTIONS
@@ -61,12 +63,13 @@ def _snow(state, image, parameters, side):
     return state.standard_normal((side, side)), state.uniform(-135, -45)
 
 
-def _frost(state, image, parameters, side):
-    photographs = load_frost("reference").photographs
-    number = state.randint(5)
-    from pushpull_conv.corruptions.frost import resize
+@functools.cache
+def _scaled_photographs(scale):
+    return [resize(photograph, scale) for photograph in load_frost("reference").photographs]
 
-    scaled = resize(photographs[number], parameters[2])
+
+def _frost(state, image, parameters, side):
+    scaled = _scaled_photographs(parameters[2])[state.randint(5)]
     top = state.randint(0, scaled.shape[1] - side)
     left = state.randint(0, scaled.shape[2] - side)
     return (scaled[:, top : top + side, left : left + side],)

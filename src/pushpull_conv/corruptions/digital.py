@@ -114,9 +114,12 @@ def _box_average(size: int, target: int, device: torch.device) -> Tensor:
     A sample belongs to a box whole or not at all: if its middle lies in the box, the upper end included.
     """
     scale = size / target
-    middle = (torch.arange(target, dtype=torch.float64) + 0.5) * scale
-    distance = torch.arange(size) + 0.5 - middle[:, None]
-    inside = (distance > -scale / 2) & (distance <= scale / 2)
+    middle = (torch.arange(target, dtype=torch.float64)[:, None] + 0.5) * scale
+    samples = torch.arange(size)
+    # Two tests that agree but for rounding, where Pillow makes both.
+    near = (samples >= (middle - scale / 2 + 0.5).floor()) & (samples < (middle + scale / 2 + 0.5).floor())
+    offset = (samples - middle + 0.5) * (1 / scale)
+    inside = near & (offset > -0.5) & (offset <= 0.5)
     weights = inside.to(torch.float64) / inside.sum(1, keepdim=True)
     return (weights * 2**22).round_().to(device)
 
@@ -125,7 +128,7 @@ def _box_average(size: int, target: int, device: torch.device) -> Tensor:
 def _box_repeat(size: int, target: int, device: torch.device) -> Tensor:
     """Which of ``size`` samples each of ``target`` samples repeats: int64 ``[target]``."""
     middle = (torch.arange(target, dtype=torch.float64) + 0.5) * (size / target)
-    return (middle.ceil() - 1).to(torch.int64).to(device)
+    return middle.to(torch.int64).to(device)
 
 
 def _shrink(images: Tensor, size: int) -> Tensor:

@@ -1,0 +1,142 @@
+"""Our images against the reference vectors and statistics."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, PROFILES, SEVERITIES, corrupt, load_frost, spec
+from pushpull_conv.corruptions.engine import KERNELS
+
+pytestmark = pytest.mark.reference
+NAMES = CORRUPTIONS + EXTRA_CORRUPTIONS
+
+# The fraction of values that may differ, by one grey level each, in all severities together: what the independent
+# implementation of the specification reached and as much again, and at least 5e-5 for a value here and there.
+FRACTIONS = {
+    "cifar": {
+        "gaussian_blur": 0.0068,
+        "defocus_blur": 0.036,
+        "glass_blur": 0.013,
+        "zoom_blur": 0.0014,
+        "snow": 0.0012,
+        "elastic_transform": 0.0014,
+        "spatter": 8e-5,
+    },
+    "tiny-imagenet": {
+        "defocus_blur": 0.04,
+        "snow": 1.6e-4,
+        "elastic_transform": 4e-4,
+        "spatter": 1.4e-4,
+    },
+    "imagenet": {
+        "gaussian_blur": 0.0024,
+        "defocus_blur": 0.02,
+        "glass_blur": 0.005,
+        "zoom_blur": 4e-4,
+        "elastic_transform": 0.0042,
+        "spatter": 6e-5,
+    },
+}
+EXACT = {
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "speckle_noise",
+    "frost",
+    "fog",
+    "brightness",
+    "saturate",
+    "contrast",
+    "pixelate",
+    "jpeg_compression",
+}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_reference_draws_give_the_reference_images(vectors, profile, name):
+    if name == "frost":
+        pytest.importorskip("imagecorruptions", reason="the photographs of frost come with the extra 'reference'")
+    reference = vectors(profile)
+    differing = []
+    for severity, expected in zip(SEVERITIES, reference.corrupted[name], strict=True):
+        draws = reference.draws(name, severity)
+        ours = KERNELS[name].apply(reference.clean, spec.parameters(name, profile, severity), draws)
+        difference = (ours.int() - expected.int()).abs()
+        assert ours.dtype == torch.uint8
+        assert difference.max() <= 1
+        differing.append((difference > 0).double().mean().item())
+    allowed = 0 if name in EXACT else FRACTIONS[profile].get(name, 5e-5)
+    assert np.mean(differing) <= allowed
+
+
+@pytest.fixture(scope="module")
+def statistics(reference_folder):
+    return json.loads((reference_folder / "stats.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def photographs(reference_folder):
+    with np.load(reference_folder / "stats_clean.npz") as arrays:
+        return {key: torch.from_numpy(np.moveaxis(arrays[key], -1, 1).copy()) for key in ("cifar32", "imagenet224")}
+
+
+def measure(clean, corrupted):
+    """The statistics of ``stats.json`` that have a standard error there."""
+    difference = corrupted.double() - clean.double()
+    squared = (difference**2).mean((1, 2, 3))
+    psnr = 10 * torch.log10(255**2 / squared[squared > 0])
+    side = clean.shape[-1]
+    power = (torch.fft.fft2(difference).abs() ** 2 / side**2).mean(1)
+    frequency = torch.hypot(torch.fft.fftfreq(side)[:, None], torch.fft.fftfreq(side))
+    bands = [power[:, (frequency > low / 16) & (frequency <= (low + 1) / 16)].mean() for low in range(8)]
+    return {
+        "diff_mean": difference.mean().item(),
+        "diff_std_per_image": difference.flatten(1).std(1, unbiased=False).mean().item(),
+        "abs_diff_mean": difference.abs().mean().item(),
+        "psnr": psnr.mean().item(),
+    }, torch.stack(bands).log10().numpy()
+
+
+# Both sides are samples, so the difference of two has sqrt(2) standard errors; over some 2,000 comparisons the largest
+# of a right generator stays below 4.5 of those.
+LIMIT = 4.5 * 2**0.5
+MEANS = {"diff_std_per_image": "diff_std_per_image_mean", "psnr": "psnr_mean"}
+
+
+def check_statistics(name, severity, expected, clean, profile):
+    frost = load_frost("reference") if name == "frost" else None
+    corrupted = corrupt(clean, name, severity, index=torch.arange(len(clean)), profile=profile, frost=frost)
+    numbers, power = measure(clean, corrupted)
+    for key, value in numbers.items():
+        error = (value - expected[MEANS.get(key, key)]) / expected[f"{key}_sem"]
+        assert abs(error) <= LIMIT, f"{key} at severity {severity} is {error:.1f} standard errors off"
+    sem = np.array(expected["log10_power_image_sd"]) / len(clean) ** 0.5
+    assert np.all(np.abs(power - expected["log10_power"]) <= LIMIT * sem)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_our_own_draws_have_the_statistics_of_the_reference(statistics, photographs, name):
+    if name == "frost":
+        pytest.importorskip("imagecorruptions", reason="the photographs of frost come with the extra 'reference'")
+    for severity in SEVERITIES:
+        expected = statistics["cifar32"]["corruptions"][name][str(severity)]
+        check_statistics(name, severity, expected, photographs["cifar32"], "cifar")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_our_own_draws_have_the_statistics_of_the_reference_at_224_pixels(statistics, photographs, name):
+    if name == "frost":
+        pytest.importorskip("imagecorruptions", reason="the photographs of frost come with the extra 'reference'")
+    for severity in SEVERITIES:
+        expected = statistics["imagenet224"]["corruptions"][name][str(severity)]
+        check_statistics(name, severity, expected, photographs["imagenet224"], "imagenet")
+
+
+def test_the_photographs_are_those_of_the_benchmark(reference_folder):
+    pytest.importorskip("imagecorruptions", reason="the photographs of frost come with the extra 'reference'")
+    sizes = [tuple(photograph.shape[1:]) for photograph in load_frost("reference").photographs]
+    assert sizes == [(600, 900), (315, 560), (315, 560), (350, 527), (495, 660)]
