@@ -1,0 +1,163 @@
+"""What the push-pull unit costs, as a multiple of the convolution whose place it takes.
+
+    python benchmarks/unit.py [--rounds 15] [--no-compile]
+
+At the stem of a ResNet-50 and of a CIFAR network, forward and forward + backward to the weights (not to the image, as
+in a stem), on one CPU thread, and on CUDA in bfloat16 and channels-last where there is a GPU. In every round each form
+runs once, in turn; its ratio is to the `nn.Conv2d` of the same round. Printed: the median of the ratios and the middle
+half of them.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pushpull_conv import PushPullConv2d
+
+WARM_UP_ROUNDS = 3
+
+
+class Stem(NamedTuple):
+    """Where a unit is measured."""
+
+    name: str
+    images: tuple[int, int, int, int]
+    convolution: dict[str, Any]
+
+
+STEMS = (
+    Stem("ResNet-50", (8, 3, 224, 224), {"kernel_size": 7, "stride": 2, "padding": 3}),
+    Stem("CIFAR", (64, 3, 32, 32), {"kernel_size": 3, "padding": 1}),
+)
+
+
+class TwoConvolutions(nn.Module):
+    """The unit as it was published: a second convolution, and an average pool over every filter."""
+
+    def __init__(self, avg_kernel_size: int, **convolution: Any) -> None:
+        super().__init__()
+        self.push = nn.Conv2d(3, 64, bias=False, **convolution)
+        self.average = nn.AvgPool2d(avg_kernel_size, 1, avg_kernel_size // 2, count_include_pad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the response to ``x``."""
+        weight, conv = self.push.weight, self.push
+        low, high = weight.amin((1, 2, 3), keepdim=True), weight.amax((1, 2, 3), keepdim=True)
+        pull = nn.functional.conv2d(x, low + high - weight, None, conv.stride, conv.padding)
+        return self.push(x).relu() - self.average(pull).relu()
+
+
+def main() -> None:
+    """Parse the arguments, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{hardware()}; {options.rounds} rounds\n")
+    print("| device | stem | avg | form | forward | forward + backward |\n|---|---|--:|---|--:|--:|")
+    layouts = [("cpu", torch.float32, torch.contiguous_format), ("cpu", torch.float32, torch.channels_last)]
+    if torch.cuda.is_available():
+        layouts.append(("cuda", torch.bfloat16, torch.channels_last))
+    for device, dtype, layout in layouts:
+        placed = {"device": device, "dtype": dtype, "memory_format": layout}
+        device_name = f"{device}{', channels-last' if layout == torch.channels_last else ''}"
+        for stem in STEMS:
+            for avg_kernel_size in (3, 5):
+                forms = build_forms(stem, avg_kernel_size, options.compile)
+                measured = measure(forms, torch.randn(stem.images), placed, options.rounds)
+                for name, (forward, both) in measured.items():
+                    print(
+                        f"| {device_name} | {stem.name} | {avg_kernel_size} | {name} | {forward} | {both} |", flush=True
+                    )
+
+
+def build_forms(stem: Stem, avg_kernel_size: int, compiled: bool) -> dict[str, nn.Module]:
+    """The convolution first, then what is compared with it."""
+    torch.compiler.reset()
+    unit = PushPullConv2d(3, 64, bias=False, avg_kernel_size=avg_kernel_size, **stem.convolution)
+    trained = PushPullConv2d(
+        3, 64, bias=False, avg_kernel_size=avg_kernel_size, trainable_alpha=True, **stem.convolution
+    )
+    forms = {
+        "nn.Conv2d": nn.Conv2d(3, 64, bias=False, **stem.convolution),
+        "PushPullConv2d": unit,
+        "PushPullConv2d, trainable alpha": trained,
+        "two convolutions, as published": TwoConvolutions(avg_kernel_size, **stem.convolution),
+    }
+    return forms | ({"PushPullConv2d, compiled": torch.compile(unit)} if compiled else {})
+
+
+def measure(forms: dict[str, nn.Module], images: Tensor, placed: dict[str, Any], rounds: int) -> dict[str, list[str]]:
+    """Cost of every form, forward and forward + backward, in words."""
+    images = images.to(**placed)
+    forms = {name: form.to(**placed) for name, form in forms.items()}
+    gradient = torch.randn_like(next(iter(forms.values()))(images))
+    costs = []
+    for run in (forward, forward_and_backward):
+        calls = {name: (lambda form=form, run=run: run(form, images, gradient)) for name, form in forms.items()}
+        costs.append(compare(calls, rounds))
+    return {name: [cost[name] for cost in costs] for name in forms}
+
+
+@torch.no_grad()
+def forward(form: nn.Module, images: Tensor, _: Tensor) -> None:
+    """Run as in inference."""
+    form(images)
+
+
+def forward_and_backward(form: nn.Module, images: Tensor, gradient: Tensor) -> None:
+    """Run as in training."""
+    torch.autograd.grad(form(images), list(form.parameters()), gradient)
+
+
+def compare(calls: dict[str, Callable[[], None]], rounds: int) -> dict[str, str]:
+    """Milliseconds of the first call, and ratios of the others to it."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(WARM_UP_ROUNDS + rounds):
+        for name, call in calls.items():
+            times[name].append(milliseconds(call))
+    measured = {name: values[WARM_UP_ROUNDS:] for name, values in times.items()}
+    base, *others = measured
+    words = {base: f"{statistics.median(measured[base]):.1f} ms"}
+    for name in others:
+        ratios = [value / unit for value, unit in zip(measured[name], measured[base], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        words[name] = f"{middle:.2f} x ({low:.2f}–{high:.2f})"
+    return words
+
+
+def milliseconds(call: Callable[[], None]) -> float:
+    """Wall-clock time of a call, until the device has finished."""
+    synchronise()
+    start = time.perf_counter()
+    call()
+    synchronise()
+    return (time.perf_counter() - start) * 1000
+
+
+def synchronise() -> None:
+    """Wait for the GPU, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def hardware() -> str:
+    """The machine, in words."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
+    name = names[0].split(":")[1].strip() if names else platform.processor()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{name}, one thread of {os.cpu_count()} cores{gpu}, torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    main()
