@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""The files of a run, and writing files so that a reader never sees half of one."""
 
 import contextlib
 import os
@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pushpull_conv.errors import InputError
+
+RECIPE_FILE = "recipe.yaml"
+MODEL_FILE = "model.safetensors"
+RESULTS_FILE = "results.json"
 
 
 @contextlib.contextmanager

@@ -45,19 +45,16 @@ def provenance() -> dict[str, str]:
 
 @contextlib.contextmanager
 def recorded(folder: Path, step: str) -> Iterator[None]:
-    """Add what is known of ``step`` (``"training"``) to the folder's provenance file when the step is done.
+    """Add what is known of ``step`` (``"training"``) to the folder's provenance file once the step is done.
 
-    ``seconds`` sums over the calls that a step took, but for calls that were killed.
+    ``seconds`` are those of the call that finished the step.
     """
     started, record = time.monotonic(), provenance()
-    try:
-        yield
-    finally:
-        records = read_provenance(folder)
-        seconds = float(records.get(step, {}).get("seconds", 0)) + time.monotonic() - started
-        records[step] = {**record, "seconds": f"{seconds:.0f}"}
-        with atomic_write(folder / PROVENANCE_FILE) as temporary:
-            temporary.write_text(json.dumps(records, indent=1), encoding="utf-8")
+    yield
+    record["seconds"] = f"{time.monotonic() - started:.0f}"
+    records = {**read_provenance(folder), step: record}
+    with atomic_write(folder / PROVENANCE_FILE) as temporary:
+        temporary.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
 
 
 def read_provenance(folder: Path) -> dict[str, dict[str, str]]:

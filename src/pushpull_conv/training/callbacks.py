@@ -88,7 +88,7 @@ class TrainingProgress(Callback):
     ) -> None:
         """Advance the bar; read the loss rarely, because reading waits for the device."""
         if batch_idx % 10 == 0:
-            self._loss, self._accuracy = (float(value) for value in pl_module.last_batch)
+            self._loss, self._accuracy = float(outputs["loss"]), float(outputs["accuracy"])
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         state = f"{epoch}  loss {self._loss:.3f}  accuracy {self._accuracy:.1%}"
         self._progress.update(self._task, completed=trainer.global_step, state=state)

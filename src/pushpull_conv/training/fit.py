@@ -11,12 +11,11 @@ from rich.console import Console
 from torch import Tensor
 
 from pushpull_conv.data import EvaluationBatches, ImageSet, TrainingBatches
+from pushpull_conv.files import MODEL_FILE
 from pushpull_conv.models import Classifier, ModelSpec, save_checkpoint
 from pushpull_conv.training.callbacks import EpochLog, TrainingProgress
 from pushpull_conv.training.module import ClassifierTraining
 from pushpull_conv.training.recipe import Recipe, Variant
-
-MODEL_FILE = "model.safetensors"
 
 
 def fit(

@@ -1,9 +1,8 @@
 """The optimisation of one classifier, as a thin Lightning module."""
 
-from typing import Any
-
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -33,23 +32,21 @@ class ClassifierTraining(LightningModule):
         self.seed = seed
 
     def on_train_epoch_start(self) -> None:
-        """Make the epoch's shuffling and every draw in it depend on (seed, epoch) alone."""
-        self.trainer.train_dataloader.set_epoch(self.current_epoch)
+        """Make every draw of the epoch depend on (seed, epoch) alone."""
         torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the mean cross-entropy of one batch of uint8 images and labels."""
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Return the mean cross-entropy (``loss``) and the accuracy of one batch of uint8 images and labels."""
         loss, accuracy = self._loss_and_accuracy(batch)
         self.log_dict({"loss": loss, "accuracy": accuracy}, on_step=False, on_epoch=True, batch_size=len(batch[1]))
-        self.last_batch = loss.detach(), accuracy
-        return loss
+        return {"loss": loss, "accuracy": accuracy}
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log the loss and accuracy of one batch of held-out images."""
         loss, accuracy = self._loss_and_accuracy(batch)
         self.log_dict({"val_loss": loss, "val_accuracy": accuracy}, batch_size=len(batch[1]))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return SGD and its one-cycle schedule; the momentum stays as the recipe says."""
         rate = self.settings.learning_rate
         optimizer = torch.optim.SGD(

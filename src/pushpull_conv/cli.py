@@ -1,0 +1,210 @@
+"""The command ``pushpull``: each function parses, configures and calls the library.
+
+Libraries load inside the commands, so that ``pushpull --help`` answers at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from pushpull_conv._version import __version__
+from pushpull_conv.errors import InputError
+
+if TYPE_CHECKING:
+    from pushpull_conv.experiment import Experiment
+
+app = typer.Typer(
+    name="pushpull",
+    help="Image classifiers that survive noise, blur, weather and compression: train, benchmark, compare.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+RecipeArgument = Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="FOLDER", help="Folder of the data set. Without it, cifar10 is downloaded once."),
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="FOLDER", help="Folder for the run.  [default: runs/RECIPE]")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.KEY=VALUE", help="Replace one setting of the recipe; may be repeated."),
+]
+VariantOption = Annotated[
+    list[str] | None, typer.Option("--variant", help="Only this variant; may be repeated.", metavar="NAME")
+]
+FrostOption = Annotated[
+    str,
+    typer.Option(metavar="SOURCE", help="Frost textures: procedural, reference (extra) or a folder of photographs."),
+]
+
+
+def main() -> None:
+    """Run the command; print what was wrong with its input in one line and exit with 2."""
+    try:
+        app()
+    except InputError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
+        sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    data: DataOption = None,
+    out: OutOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Train every variant of a recipe, benchmark each and write the comparison.
+
+    Safe to repeat: what is finished is kept, what was stopped goes on.
+
+    Example: **pushpull run quickstart**
+
+    Example: **pushpull run cifar10-resnet20 --data cifar10 --set training.epochs=30**
+    """
+    console = Console()
+    page = _experiment(recipe, data, out, settings, console).run()
+    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    variant: VariantOption = None,
+    data: DataOption = None,
+    out: OutOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Train variants of a recipe; the first part of **run**.
+
+    Example: **pushpull train cifar10-resnet20 --variant PP3 --data cifar10**
+    """
+    console = Console()
+    experiment = _experiment(recipe, data, out, settings, console)
+    names = variant or [known.name for known in experiment.recipe.variants]
+    for chosen in [experiment.recipe.variant(name) for name in names]:
+        console.print(f"model: {experiment.train(chosen)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run's folder, a .safetensors file, or a model name with --weights.")],
+    data_set: Annotated[str, typer.Option("--data-set", metavar="NAME", help="Whose test images: cifar10, digits.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the results.")],
+    data: DataOption = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE", help="Weights for a model given by name.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="The model's name in tables.  [default: the name of --out]")] = None,
+    suite: Annotated[str, typer.Option(help="The protocol of the benchmark.")] = "cifar10-c",
+    seed: Annotated[int, typer.Option(help="Key of the corruptions' randomness.")] = 1234,
+    frost: FrostOption = "procedural",
+    corruption: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this corruption; may be repeated.")
+    ] = None,
+    severity: Annotated[
+        list[int] | None, typer.Option(metavar="1-5", help="Only this severity; may be repeated.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 250,
+) -> None:
+    """Benchmark one model on clean and corrupted test images.
+
+    Safe to repeat: finished cells are kept.
+
+    Example: **pushpull evaluate runs/quickstart/PP3 --data-set digits --out results/PP3**
+
+    Example: **pushpull evaluate timm:resnet18 --weights mine.pt --data-set cifar10 --data cifar10 --out results/mine**
+    """
+    from pushpull_conv.data import load_images
+    from pushpull_conv.experiment import benchmark, error_table, open_classifier
+
+    console = Console()
+    images = load_images(data_set, "test", root=data)
+    results = benchmark(
+        open_classifier(model, images, weights),
+        images,
+        out,
+        label=label or out.resolve().name,
+        suite=suite,
+        seed=seed,
+        frost=frost,
+        batch_size=batch_size,
+        corruptions=corruption,
+        severities=severity,
+        console=console,
+    )
+    console.print(error_table(results))
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of a run or of results.")],
+    baseline: Annotated[str, typer.Option(metavar="LABEL", help="The model that the others are compared with.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the report.")],
+) -> None:
+    """Compare benchmarked models in a table, figures and one HTML page.
+
+    Example: **pushpull compare runs/cifar10-resnet20 results/mine --baseline baseline --out report**
+    """
+    from pushpull_conv.comparison import compare as write_comparison
+
+    console = Console()
+    page = write_comparison(folders, baseline, out, console=console)
+    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def corrupt(
+    photo: Annotated[Path, typer.Argument(help="A picture that Pillow can read.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The figure: .png, .svg or .pdf.")],
+    profile: Annotated[
+        str, typer.Option(help="The benchmark's constants: imagenet, tiny-imagenet or cifar.")
+    ] = "imagenet",
+    seed: Annotated[int, typer.Option(help="Key of the randomness.")] = 0,
+    frost: FrostOption = "procedural",
+) -> None:
+    """Draw a picture under all 19 corruptions at the 5 severities.
+
+    The picture is scaled and cropped to the profile's size: 224, 64 or 32 pixels.
+
+    Example: **pushpull corrupt photo.jpg --out corruptions.png**
+    """
+    from pushpull_conv.comparison import preview
+
+    preview(photo, out, profile=profile, seed=seed, frost=frost)
+    Console().print(f"figure: {out}", highlight=False, soft_wrap=True)
+
+
+def _experiment(
+    recipe: str, data: Path | None, out: Path | None, settings: list[str] | None, console: Console
+) -> "Experiment":
+    from pushpull_conv.experiment import Experiment
+    from pushpull_conv.training.recipe import load_recipe
+
+    loaded = load_recipe(recipe, settings or ())
+    return Experiment(loaded, out or Path("runs") / loaded.name, data_root=data, console=console)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+if __name__ == "__main__":
+    main()

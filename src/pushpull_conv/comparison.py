@@ -1,0 +1,118 @@
+"""Comparing benchmarked models, from the folders that runs leave."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from torch import Tensor
+
+from pushpull_conv.benchmark import SUITES, Header, Results, check_comparable
+from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, load_frost
+from pushpull_conv.data.photos import read_photo
+from pushpull_conv.errors import InputError, require_name
+from pushpull_conv.files import MODEL_FILE, RECIPE_FILE, RESULTS_FILE
+from pushpull_conv.layers import PushPullConv2d
+from pushpull_conv.models import Classifier, load_checkpoint
+from pushpull_conv.provenance import read_provenance
+from pushpull_conv.report import Sample, terminal_table, write_gallery, write_report
+from pushpull_conv.training.recipe import load_recipe
+
+PROFILE_SIDES = {"cifar": 32, "tiny-imagenet": 64, "imagenet": 224}
+"""Side in pixels of the images that each profile's severities were made for."""
+
+
+def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Console) -> Path:
+    """Print the comparison of benchmarked models and write its report.
+
+    Args:
+        folders: Folders with a ``results.json`` each, or folders of runs that have such folders in them.
+        baseline: The label of the model to compare with.
+        out: Folder of the report.
+        console: Where the table is printed.
+
+    Returns:
+        The report's page.
+
+    Raises:
+        InputError: A folder has no results, results were not made alike, or none has the baseline's label.
+    """
+    found = [folder for given in folders for folder in _folders_with_results(given)]
+    results = [Results.load(folder / RESULTS_FILE) for folder in found]
+    check_comparable(results)
+    models = {result.model: folder / MODEL_FILE for result, folder in zip(results, found, strict=True)}
+    units = {label: load_checkpoint(file)[0] for label, file in models.items() if file.exists()}
+    kernels = {label: kernel for label, classifier in units.items() if (kernel := _stem_kernels(classifier))}
+    origins = {result.model: _origin(folder) for result, folder in zip(results, found, strict=True)}
+    for label, classifier in units.items():
+        origins[label]["parameters"] = str(sum(parameter.numel() for parameter in classifier.parameters()))
+    recipe_file = found[0].parent / RECIPE_FILE
+    recipe = load_recipe(str(recipe_file)) if recipe_file.exists() else None
+    console.print(terminal_table(results, baseline=baseline, kernels=kernels, provenance=origins))
+    return write_report(
+        out,
+        results,
+        baseline=baseline,
+        title=recipe.title if recipe else f"{results[0].header.data}, {len(results)} models",
+        recipe_text=recipe.to_yaml() if recipe else None,
+        kernels=kernels,
+        sample=_load_sample(found[0], results[0].header),
+        provenance=origins,
+    )
+
+
+def _folders_with_results(folder: Path) -> list[Path]:
+    """Return ``folder`` itself, or the folders of a run's variants in the recipe's order."""
+    if (folder / RESULTS_FILE).exists():
+        return [folder]
+    inside = {file.parent.name: file.parent for file in sorted(folder.glob(f"*/{RESULTS_FILE}"))}
+    if not inside:
+        raise InputError(f"'{folder}' holds no {RESULTS_FILE}; give folders that pushpull run or evaluate wrote")
+    if (folder / RECIPE_FILE).exists():
+        names = [variant.name for variant in load_recipe(str(folder / RECIPE_FILE)).variants]
+        return [inside[name] for name in names if name in inside]
+    return list(inside.values())
+
+
+def _stem_kernels(classifier: Classifier) -> tuple[Tensor, Tensor] | None:
+    """Return weight and alpha of the first push-pull unit, None where there is none."""
+    units = (module for module in classifier.modules() if isinstance(module, PushPullConv2d))
+    return next(((unit.weight.detach(), unit.alpha.detach()) for unit in units), None)
+
+
+def _origin(folder: Path) -> dict[str, str]:
+    """Flatten a folder's provenance: what training and benchmark share under its name, the rest under both."""
+    records = read_provenance(folder)
+    origin: dict[str, str] = {}
+    for name in dict.fromkeys(name for record in records.values() for name in record):
+        values = {step: record[name] for step, record in records.items() if name in record}
+        if len(set(values.values())) == 1 and name != "seconds":
+            origin[name] = next(iter(values.values()))
+        else:
+            origin |= {f"{step} {name}": value for step, value in values.items()}
+    return origin
+
+
+def _load_sample(folder: Path, header: Header) -> Sample | None:
+    """Return the image that `benchmark` kept, None where it or the frost textures are not at hand."""
+    pictures = sorted(folder.glob("sample-*.png"))
+    source = header.frost.partition("-")[0].partition(":")[0]
+    if not pictures or source not in {"procedural", "reference"}:
+        return None
+    return Sample(
+        photo=read_photo(pictures[0]),
+        index=int(pictures[0].stem.removeprefix("sample-")),
+        seed=header.seed,
+        profile=SUITES[header.suite].profile,
+        frost=load_frost(source),
+    )
+
+
+def preview(photo: Path, out: Path, *, profile: str, seed: int, frost: str) -> Path:
+    """Draw a picture under all corruptions and severities; the arguments are those of ``pushpull corrupt``.
+
+    Raises:
+        InputError: The picture cannot be read, the profile or frost source is unknown, or the figure cannot be written.
+    """
+    side = PROFILE_SIDES[require_name("profile", profile, PROFILE_SIDES)]
+    sample = Sample(photo=read_photo(photo, side=side), seed=seed, profile=profile, frost=load_frost(frost))
+    return write_gallery(out, sample, (*CORRUPTIONS, *EXTRA_CORRUPTIONS))

@@ -1,0 +1,35 @@
+"""Single pictures, for a look at what the corruptions do to them."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from pushpull_conv.errors import InputError
+
+
+def read_photo(path: Path, side: int | None = None) -> Tensor:
+    """Read a picture as RGB.
+
+    Args:
+        path: A file that Pillow can read; its orientation tag is obeyed.
+        side: Scale and crop the picture around its centre to ``side`` x ``side`` pixels; None: as it is.
+
+    Returns:
+        uint8 ``[3, H, W]``.
+
+    Raises:
+        InputError: The file is missing, truncated or no picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            photo = ImageOps.exif_transpose(picture).convert("RGB")
+    except FileNotFoundError as error:
+        raise InputError(f"picture '{path}' does not exist; check the path") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"picture '{path}' is truncated or no picture; give a file such as a JPEG or PNG") from error
+    if side is not None:
+        photo = ImageOps.fit(photo, (side, side), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(photo)).permute(2, 0, 1).contiguous()

@@ -1,0 +1,220 @@
+"""A recipe from end to end: train every variant, benchmark each, compare them.
+
+Every step leaves a file when it is whole and is skipped when that file is there, so repeating a run that was stopped,
+however hard, does only what is missing.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pushpull_conv.benchmark import CellEvent, Results, evaluate
+from pushpull_conv.comparison import compare
+from pushpull_conv.corruptions import load_frost
+from pushpull_conv.data import ImageSet, load_images
+from pushpull_conv.errors import InputError
+from pushpull_conv.files import MODEL_FILE, RECIPE_FILE, RESULTS_FILE, atomic_write, writable_folder
+from pushpull_conv.models import Classifier, create_model, load_checkpoint, load_weights_
+from pushpull_conv.provenance import recorded
+from pushpull_conv.training.fit import fit
+from pushpull_conv.training.recipe import Recipe, Variant, load_recipe
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Normalisation of a model that does not tell its own, as torchvision's models expect it."""
+
+
+class Experiment:
+    """One recipe in one folder.
+
+    Args:
+        recipe: The validated recipe.
+        folder: Where everything is written; made if missing. A folder that holds another recipe is refused.
+        data_root: The folder of the data set, as `pushpull_conv.data.load_images` takes it.
+        console: Where progress is drawn.
+
+    Raises:
+        InputError: The folder cannot be written or belongs to another recipe.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, *, data_root: Path | None, console: Console) -> None:
+        self.recipe = recipe
+        self.folder = writable_folder(folder)
+        self.data_root = data_root
+        self.console = console
+        self._images: dict[str, ImageSet] = {}
+        self._claim_folder()
+
+    def run(self) -> Path:
+        """Train, benchmark and compare all variants; return the report's page."""
+        load_frost(self.recipe.benchmark.frost)  # fails now rather than after hours of training
+        for variant in self.recipe.variants:
+            self.train(variant)
+        for variant in self.recipe.variants:
+            self.benchmark(variant)
+        folders = [self.folder / variant.name for variant in self.recipe.variants]
+        return compare(folders, self.recipe.baseline, self.folder / "report", console=self.console)
+
+    def train(self, variant: Variant) -> Path:
+        """Train one variant, or find it trained; return its model file."""
+        folder = self.folder / variant.name
+        if not (folder / MODEL_FILE).exists():
+            with recorded(folder, "training"):
+                fit(self.recipe, variant, self.images("train"), self.images("test"), folder, console=self.console)
+        return folder / MODEL_FILE
+
+    def benchmark(self, variant: Variant) -> Results:
+        """Benchmark one variant, trained before if need be, or read its finished results."""
+        folder = self.folder / variant.name
+        if (folder / RESULTS_FILE).exists():
+            return Results.load(folder / RESULTS_FILE)
+        classifier, _ = load_checkpoint(self.train(variant))
+        settings = self.recipe.benchmark
+        return benchmark(
+            classifier,
+            self.images("test"),
+            folder,
+            label=variant.name,
+            suite=settings.suite,
+            seed=self.recipe.seed,
+            frost=settings.frost,
+            batch_size=settings.batch_size,
+            console=self.console,
+        )
+
+    def images(self, split: str) -> ImageSet:
+        """Load one split, once."""
+        if split not in self._images:
+            self._images[split] = load_images(self.recipe.data.name, split, root=self.data_root)
+        return self._images[split]
+
+    def _claim_folder(self) -> None:
+        """Store the resolved recipe in the folder, or make sure that the one stored there is the same."""
+        stored = self.folder / RECIPE_FILE
+        if not any(self.folder.glob("*/*.ckpt")):  # no variant has begun, so nothing of another recipe can be mixed in
+            with atomic_write(stored) as temporary:
+                temporary.write_text(self.recipe.to_yaml(), encoding="utf-8")
+        elif difference := _difference(load_recipe(str(stored)).model_dump(), self.recipe.model_dump()):
+            raise InputError(f"'{self.folder}' holds a run of another recipe ({difference}); choose another --out")
+
+
+def _difference(stored: Any, wanted: Any, key: str = "") -> str:
+    """Return the first setting in which two resolved recipes differ, "" if they are the same."""
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        below = (_difference(stored.get(name), wanted.get(name), f"{key}.{name}".strip(".")) for name in wanted)
+        return next((difference for difference in below if difference), "")
+    return "" if stored == wanted else f"{key} is {stored} there, {wanted} here"
+
+
+def benchmark(
+    classifier: Classifier,
+    images: ImageSet,
+    folder: Path,
+    *,
+    label: str,
+    suite: str,
+    seed: int,
+    frost: str,
+    batch_size: int,
+    console: Console,
+    corruptions: Sequence[str] | None = None,
+    severities: Sequence[int] | None = None,
+) -> Results:
+    """Evaluate one classifier under a progress bar; leave cells, results and provenance in ``folder``.
+
+    The arguments are those of `pushpull_conv.evaluate`, on the GPU if there is one.
+    """
+    with recorded(folder, "benchmark"), _cell_bar(label, console) as on_cell:
+        results = evaluate(
+            classifier,
+            images,
+            suite=suite,
+            seed=seed,
+            corruptions=corruptions,
+            severities=severities,
+            frost=frost,
+            batch_size=batch_size,
+            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            store=folder,
+            label=label,
+            on_cell=on_cell,
+        )
+    _save_sample(images, folder)
+    return results
+
+
+@contextlib.contextmanager
+def _cell_bar(label: str, console: Console) -> Iterator[Callable[[CellEvent], None]]:
+    """Show a bar over the cells with the last one's error and the time left; leave one line at the end."""
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[state]}"),
+    )
+    with Progress(
+        *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console, transient=True
+    ) as progress:
+        task = progress.add_task(label, total=None, state="")
+
+        def on_cell(event: CellEvent) -> None:
+            place = event.corruption if event.severity == 0 else f"{event.corruption} {event.severity}"
+            state = f"{place}: error {event.cell.error:.1%}"
+            progress.update(task, completed=event.done, total=event.total, state=state)
+
+        yield on_cell
+    console.print(f"{label}  {progress.tasks[task].completed:.0f} cells benchmarked", highlight=False)
+
+
+def _save_sample(images: ImageSet, folder: Path) -> None:
+    """Keep the first image, its place in its name, so that a report can show the corruptions without the data."""
+    with atomic_write(folder / f"sample-{int(images.index[0])}.png") as temporary:
+        Image.fromarray(images.images[0].permute(1, 2, 0).cpu().numpy()).save(temporary)
+
+
+def error_table(results: Results) -> Table:
+    """Return one model's top-1 errors for the terminal: corruptions down, severities across, in percent."""
+    severities = sorted({severity for _, severity in results.cells})
+    table = Table("Top-1 error, %", *map(str, severities), "Mean", title=f"{results.model} on {results.header.data}")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row("clean", *[""] * len(severities), f"{100 * results.clean_error:.2f}", end_section=True)
+    for name, errors in results.errors.items():
+        cells = [f"{100 * error:.2f}" for error in (*errors, sum(errors) / len(errors))]
+        table.add_row(name.replace("_", " "), *cells)
+    return table
+
+
+def open_classifier(model: str, images: ImageSet, weights: Path | None) -> Classifier:
+    """Return the classifier that a user names.
+
+    Args:
+        model: A folder with a ``model.safetensors``, such a file, or a name that `create_model` knows.
+        images: What it is to classify; a model given by name gets as many logits as these have classes.
+        weights: The weights of a model given by name.
+
+    Raises:
+        InputError: There is no such file or name, the classes differ, or weights are missing or do not fit.
+    """
+    path = Path(model) / MODEL_FILE if Path(model).is_dir() else Path(model)
+    if path.suffix == ".safetensors":
+        if weights is not None:
+            raise InputError(f"--weights '{weights}' goes with a model's name, but '{model}' holds its own weights")
+        classifier, spec = load_checkpoint(path)
+        if spec.classes != images.classes:
+            raise InputError(
+                f"'{model}' was trained on the classes {', '.join(spec.classes)}; {images.name} has others"
+            )
+        return classifier
+    network = create_model(model, num_classes=images.num_classes)
+    if weights is None:
+        raise InputError(f"model '{model}' has no weights for {images.name}; give a file of them with --weights")
+    load_weights_(network, weights)
+    published = getattr(network, "pretrained_cfg", {})
+    return Classifier(network, published.get("mean", IMAGENET_MEAN), published.get("std", IMAGENET_STD))

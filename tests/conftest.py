@@ -1,0 +1,31 @@
+"""What all tests share."""
+
+import os
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
+
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def pushpull(monkeypatch, capsys):
+    """Call the command line in this process: ``code, output, errors = pushpull("evaluate", ...)``."""
+    from pushpull_conv.cli import main
+
+    def call(*words):
+        monkeypatch.setattr("sys.argv", ["pushpull", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "200")
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

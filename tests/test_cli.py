@@ -1,0 +1,274 @@
+"""The command line: what each command leaves, and the one line that says what was wrong."""
+
+import json
+import pickle
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from pushpull_conv import Results, create_model
+from pushpull_conv.models import ModelSpec, save_checkpoint
+from pushpull_conv.training.recipe import shipped_recipes
+
+CELLS = ["--corruption", "fog", "--severity", "3"]
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory):
+    """A checkpoint of an untrained network for the digits."""
+    torch.manual_seed(0)
+    spec = ModelSpec("resnet20", 10, None, {"avg_kernel_size": 3}, (0.5,) * 3, (0.25,) * 3, tuple("0123456789"))
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    save_checkpoint(path, spec.build(), spec)
+    return path
+
+
+@pytest.fixture
+def photo(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def left_behind(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("command", ["", "run", "train", "evaluate", "compare", "corrupt"])
+def test_help_shows_an_example(pushpull, command):
+    code, out, _ = pushpull(*command.split(), "--help")
+    assert code == 0
+    if command:
+        assert re.search(rf"Example: pushpull {command} \S+", out), out
+    else:
+        assert all(word in out for word in ("run", "train", "evaluate", "compare", "corrupt"))
+
+
+def test_evaluate_counts_prints_and_keeps(pushpull, model_file, tmp_path):
+    call = ["evaluate", model_file, "--data-set", "digits", "--out", tmp_path / "mine", *CELLS]
+    code, out, err = pushpull(*call)
+    assert (code, err) == (0, "")
+    results = Results.load(tmp_path / "mine" / "results.json")
+    assert list(results.cells) == [("fog", 3)]
+    assert results.model == "mine"
+    assert f"{100 * results.cells['fog', 3].error:.2f}" in out
+    assert f"{100 * results.clean_error:.2f}" in out
+    before = (tmp_path / "mine" / "results.json").read_bytes()
+    assert pushpull(*call)[0] == 0
+    assert (tmp_path / "mine" / "results.json").read_bytes() == before
+    record = json.loads((tmp_path / "mine" / "provenance.json").read_text())["benchmark"]
+    assert record["command"].startswith("pushpull evaluate")
+
+
+def test_a_timm_model_is_evaluated_like_a_run(pushpull, tmp_path):
+    network = create_model("timm:resnet18", num_classes=10)
+    torch.save(network.state_dict(), tmp_path / "mine.pt")
+    call = ["--weights", tmp_path / "mine.pt", "--data-set", "digits", "--out", tmp_path / "out", *CELLS]
+    code, _, err = pushpull("evaluate", "timm:resnet18", *call, "--severity", "1")
+    assert (code, err) == (0, "")
+    assert len(Results.load(tmp_path / "out" / "results.json").cells) == 2
+
+
+@pytest.mark.parametrize("profile", ["cifar", "tiny-imagenet", "imagenet"])
+@pytest.mark.slow
+def test_corrupt_draws_the_grid(pushpull, photo, tmp_path, profile):
+    code, out, err = pushpull("corrupt", photo, "--out", tmp_path / "grid.png", "--profile", profile)
+    assert (code, err) == (0, "")
+    assert "grid.png" in out
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert min(grid.size) > 500
+
+
+def refused(result, *words):
+    """The call must have ended with exit code 2 and one line that has all the words."""
+    code, _, err = result
+    assert code == 2, err
+    assert err.startswith("error: ")
+    assert len(err.strip().splitlines()) == 1, err
+    for word in words:
+        assert word in err, err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "quikstart"], ["unknown recipe 'quikstart'", "did you mean 'quickstart'"]),
+        (["run", "nowhere.yaml"], ["nowhere.yaml"]),
+        (["run", "quickstart", "--set", "training.epoch=2"], ["'epoch'", "did you mean 'epochs'"]),
+        (
+            ["run", "quickstart", "--set", "model.name=resnet200"],
+            ["unknown model 'resnet200'", "did you mean 'resnet20'"],
+        ),
+        (["run", "quickstart", "--set", "model.name=timm:resnet5o"], ["'resnet5o'", "did you mean 'resnet50'"]),
+        (["run", "quickstart", "--set", "training.augmentations=[corp]"], ["augmentation 'corp'", "'crop'"]),
+        (["run", "quickstart", "--set", "variants=[baseline, PP33]"], ["variant 'PP33'", "did you mean 'PP3'"]),
+        (["run", "quickstart", "--set", "variants=[{name: a, pushpull: {avg_kernel_size: 4}}]"], ["4", "odd"]),
+        (["run", "quickstart", "--set", "variants=[{name: a, pushpull: {avg_kernel_size: -1}}]"], ["-1"]),
+        (["run", "quickstart", "--set", "benchmark.frost=no-such-folder"], ["frost", "no-such-folder"]),
+        (["run", "quickstart", "--set", "training.batch_size=5000"], ["1442 images", "batch_size"]),
+        (["run", "quickstart", "--data", "digits"], ["scikit-learn", "digits"]),
+        (["train", "quickstart", "--variant", "PP5"], ["unknown variant 'PP5'", "did you mean 'PP3'", "baseline"]),
+        (["run", "cifar10-resnet20", "--data", "no-such-folder"], ["no-such-folder", "is missing"]),
+    ],
+)
+def test_a_bad_recipe_or_setting_is_refused_before_anything_starts(pushpull, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    refused(pushpull(*words), *said)
+    assert not [name for name in left_behind(tmp_path) if name.endswith((".ckpt", ".json", ".safetensors", ".csv"))]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--corruption", "fogg"], ["unknown corruption 'fogg'", "did you mean 'fog'"]),
+        (["--severity", "0"], ["severity", "1, 2, 3, 4, 5", "not 0"]),
+        (["--severity", "6"], ["severity", "1, 2, 3, 4, 5", "not 6"]),
+        (["--suite", "cifar-c"], ["unknown suite 'cifar-c'", "did you mean 'cifar10-c'"]),
+        (["--batch-size", "0"], ["batch_size", "not 0"]),
+        (["--frost", "nowhere"], ["frost", "nowhere"]),
+        (["--weights", "x.pt"], ["x.pt"]),
+        (["--data-set", "digit"], ["data set 'digit'", "did you mean 'digits'"]),
+        (["--data-set", "cifar10", "--data", "nowhere"], ["nowhere", "is missing"]),
+    ],
+)
+def test_a_bad_argument_of_evaluate_is_refused(pushpull, model_file, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    refused(pushpull("evaluate", model_file, "--data-set", "digits", "--out", "out", *words), *said)
+    assert "out/results.json" not in left_behind(tmp_path)
+    assert not [name for name in left_behind(tmp_path) if "provenance" in name]
+
+
+class Bomb:
+    def __reduce__(self):
+        return (open, ("exploded", "w"))
+
+
+def test_a_malicious_checkpoint_is_refused_and_runs_nothing(pushpull, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("bomb.pt").write_bytes(pickle.dumps({"state_dict": Bomb()}))
+    torch.save({"state_dict": Bomb()}, "zipped.pt")
+    for name in ("bomb.pt", "zipped.pt"):
+        call = ["evaluate", "resnet20", "--weights", name, "--data-set", "digits", "--out", "out"]
+        refused(pushpull(*call), name, "refused")
+    assert left_behind(tmp_path) == ["bomb.pt", "zipped.pt"]
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(pushpull, model_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(create_model("resnet32", num_classes=10).state_dict(), "deeper.pt")
+    call = ["--weights", "deeper.pt", "--data-set", "digits", "--out", "out"]
+    refused(pushpull("evaluate", "resnet20", *call), "deeper.pt", "another architecture")
+    refused(pushpull("evaluate", "gone.safetensors", "--data-set", "digits", "--out", "out"), "gone.safetensors")
+    model_file_cut = tmp_path / "cut.safetensors"
+    model_file_cut.write_bytes(model_file.read_bytes()[:1000])
+    refused(pushpull("evaluate", model_file_cut, "--data-set", "digits", "--out", "out"), "cut.safetensors", "damaged")
+    assert left_behind(tmp_path) == ["cut.safetensors", "deeper.pt"]
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused(pushpull, model_file, tmp_path, photo):
+    (tmp_path / "file").write_text("")
+    below = tmp_path / "file" / "out"
+    refused(pushpull("run", "quickstart", "--out", below), "cannot be written", "file")
+    refused(pushpull("evaluate", model_file, "--data-set", "digits", "--out", below), "cannot be written")
+    refused(pushpull("corrupt", photo, "--out", below / "grid.png"), "cannot be written")
+
+
+def test_a_run_does_not_go_on_in_the_folder_of_another(pushpull, tmp_path):
+    recipe = yaml.safe_load(shipped_recipes()["quickstart"].read_text())
+    recipe["training"]["epochs"] = 99
+    (tmp_path / "out" / "PP3").mkdir(parents=True)
+    (tmp_path / "out" / "PP3" / "last.ckpt").write_text("")
+    (tmp_path / "out" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    refused(pushpull("run", "quickstart", "--out", tmp_path / "out"), "training.epochs is 99 there, 12 here", "--out")
+
+
+@pytest.fixture
+def cifar_folder(tmp_path):
+    """A tiny CIFAR-10 as Parquet files."""
+
+    def write(classes=10, cut=False, cut_image=False):
+        folder = tmp_path / "cifar"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "image.png")
+        content = (tmp_path / "image.png").read_bytes()
+        for split in ("train", "test"):
+            images = [{"bytes": content, "path": None}] * 12
+            if cut_image:
+                images[7] = {"bytes": content[:40], "path": None}
+            names = [f"class{place}" for place in range(classes)]
+            features = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+            table = pa.table({"img": images, "label": [place % classes for place in range(12)]})
+            table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+            path = folder / f"{split}-00000-of-00001.parquet"
+            pq.write_table(table, path)
+            if cut:
+                path.write_bytes(path.read_bytes()[:-100])
+        return folder
+
+    return write
+
+
+def test_data_that_cannot_be_used_is_named(pushpull, cifar_folder, tmp_path, model_file):
+    call = ["evaluate", model_file, "--data-set", "cifar10", "--out", tmp_path / "out", "--data"]
+    refused(pushpull(*call, cifar_folder(classes=3)), "3", "10")
+    refused(pushpull(*call, cifar_folder(cut=True)), "test-00000-of-00001.parquet", "truncated")
+    (tmp_path / "empty").mkdir()
+    refused(pushpull(*call, tmp_path / "empty"), "empty", "parquet")
+    assert not (tmp_path / "out").exists()
+
+
+def results_with(pushpull, model_file, out, *changes):
+    call = ["evaluate", model_file, "--data-set", "digits", "--out", out]
+    assert pushpull(*call, *changes, "--batch-size", "355")[0] == 0
+
+
+def test_results_made_otherwise_are_not_compared(pushpull, model_file, tmp_path, photo):
+    results_with(pushpull, model_file, tmp_path / "a", *CELLS)
+    results_with(pushpull, model_file, tmp_path / "b", *CELLS, "--seed", "2")
+    frost = tmp_path / "frost"
+    frost.mkdir()
+    Image.open(photo).resize((300, 300)).save(frost / "frost.png")
+    results_with(pushpull, model_file, tmp_path / "c", *CELLS, "--frost", frost)
+    other = json.loads((tmp_path / "a" / "results.json").read_text())
+    other["header"]["fingerprint"] = "0" * 64
+    other["model"] = "d"
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "results.json").write_text(json.dumps(other))
+    for name, word in (("b", "seed"), ("c", "frost"), ("d", "fingerprint")):
+        call = ["compare", tmp_path / "a", tmp_path / name, "--baseline", "a", "--out", tmp_path / "report"]
+        refused(pushpull(*call), "cannot be compared", word)
+    assert not (tmp_path / "report").exists()
+
+
+def test_compare_needs_results_and_a_baseline(pushpull, model_file, tmp_path):
+    (tmp_path / "none").mkdir()
+    call = ["compare", tmp_path / "none", "--baseline", "a", "--out", tmp_path / "report"]
+    refused(pushpull(*call), "holds no results.json")
+    results_with(pushpull, model_file, tmp_path / "a", *CELLS)
+    call = ["compare", tmp_path / "a", "--baseline", "b", "--out", tmp_path / "report"]
+    refused(pushpull(*call), "unknown baseline 'b'", "a")
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("gone.png", ["gone.png", "does not exist"]), ("text.png", ["text.png", "no picture"])],
+)
+def test_a_picture_that_cannot_be_read_is_named(pushpull, tmp_path, name, words):
+    (tmp_path / "text.png").write_text("not a picture")
+    refused(pushpull("corrupt", tmp_path / name, "--out", tmp_path / "grid.png"), *words)
+    assert left_behind(tmp_path) == ["text.png"]
+
+
+def test_an_unknown_profile_or_ending_is_refused(pushpull, photo, tmp_path):
+    refused(pushpull("corrupt", photo, "--out", tmp_path / "a.png", "--profile", "cifer"), "did you mean 'cifar'")
+    refused(pushpull("corrupt", photo, "--out", tmp_path / "a.gif", "--profile", "cifar"), "a.gif", ".png")

@@ -1,0 +1,117 @@
+"""Training: what is learned, what is left, and that a killed run ends where an uninterrupted one does."""
+
+import csv
+import hashlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from pushpull_conv.data import load_images
+from pushpull_conv.models import load_checkpoint
+from pushpull_conv.training.fit import channel_statistics, fit
+from pushpull_conv.training.recipe import load_recipe
+
+SMALL = ["training.epochs=3", "variants=[baseline, PP3-trainable]"]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_images("digits", "train"), load_images("digits", "test")
+
+
+def train(folder, digits, variant="PP3-trainable", overrides=()):
+    recipe = load_recipe("quickstart", [*SMALL, *overrides])
+    text = io.StringIO()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = fit(recipe, recipe.variant(variant), *digits, folder, console=Console(file=text, width=200))
+    return path, text.getvalue()
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def untimed(log):
+    """The rows of a metrics file without their seconds."""
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(log.open())]
+
+
+def test_channel_statistics_are_those_of_numpy():
+    images = torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    pixels = images.numpy() / 255
+    mean, std = channel_statistics(images)
+    assert mean == pytest.approx(pixels.mean((0, 2, 3)), abs=1e-12)
+    assert std == pytest.approx(pixels.std((0, 2, 3)), abs=1e-12)
+
+
+@pytest.mark.slow
+def test_the_finished_model_has_learned_and_is_what_the_log_says(tmp_path, digits):
+    path, text = train(tmp_path / "run", digits)
+    classifier, spec = load_checkpoint(path)
+    test = digits[1]
+    with torch.inference_mode():
+        hits = int((classifier(test.images).argmax(1) == test.labels).sum())
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
+    assert float(rows[-1]["val_accuracy"]) == pytest.approx(hits / len(test))
+    assert hits / len(test) > 0.8
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"]) / 3
+    assert float(rows[-1]["learning_rate"]) < 1e-3
+    assert "epoch 3/3" in text
+    assert spec.classes == test.classes
+    assert spec.pushpull == {"avg_kernel_size": 3, "alpha": 1.0, "trainable_alpha": True}
+    stem = classifier.network.conv1
+    assert stem.trainable_alpha
+    assert stem.alpha.std() > 0
+    assert sorted(file.name for file in (tmp_path / "run").glob("*.ckpt")) == ["best.ckpt", "last.ckpt"]
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    assert train(tmp_path / "run", digits) == (path, "")  # finished: nothing is trained again
+
+
+@pytest.mark.slow
+def test_variants_start_from_the_same_weights_and_see_the_same_batches(tmp_path, digits):
+    """But for the unit the networks must not differ, or the comparison would measure luck."""
+    rate = ["training.learning_rate={start: 1.0e-12, top: 1.0e-12, end: 1.0e-12}", "training.epochs=1"]
+    plain = load_file(train(tmp_path / "plain", digits, "baseline", rate)[0])
+    unit = load_file(train(tmp_path / "unit", digits, "PP3-trainable", rate)[0])
+    for name, value in plain.items():
+        if "running" not in name:
+            assert torch.allclose(unit[name], value, atol=1e-6), name
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_at_the_weights_of_an_uninterrupted_one(tmp_path):
+    command = [sys.executable, "-m", "pushpull_conv.cli", "train", "quickstart", "--variant", "PP3-trainable"]
+    command += [word for override in SMALL for word in ("--set", override)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, env=environment, capture_output=True)
+
+    killed, folder = [*command, "--out", str(tmp_path / "killed")], tmp_path / "killed" / "PP3-trainable"
+    process = subprocess.Popen(killed, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (folder / "last.ckpt").exists():
+        assert process.poll() is None, "finished before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.3)  # into the second epoch
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "model.safetensors").exists()
+    subprocess.run(killed, check=True, env=environment, capture_output=True)
+
+    whole = tmp_path / "whole" / "PP3-trainable"
+    assert digest(folder / "model.safetensors") == digest(whole / "model.safetensors")
+    columns = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
+    rows = [
+        [{name: row[name] for name in columns} for row in csv.DictReader((run / "metrics.csv").open())]
+        for run in (folder, whole)
+    ]
+    assert rows[0] == rows[1]

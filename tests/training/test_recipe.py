@@ -1,0 +1,137 @@
+"""Recipes: what is read, and the one line that says what is wrong."""
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushpull_conv import InputError
+from pushpull_conv.training.recipe import VARIANTS, Recipe, load_recipe, shipped_recipes
+
+
+@pytest.fixture
+def content():
+    return yaml.safe_load(shipped_recipes()["quickstart"].read_text())
+
+
+def load(tmp_path, content):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return load_recipe(str(path))
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_loads_and_names_itself(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.variant(recipe.baseline).pushpull is None
+    assert f"pushpull run {name}" in shipped_recipes()[name].read_text()
+
+
+def test_the_resolved_recipe_reads_back_equal(tmp_path):
+    recipe = load_recipe("cifar10-resnet20")
+    (tmp_path / "resolved.yaml").write_text(recipe.to_yaml())
+    assert load_recipe(str(tmp_path / "resolved.yaml")) == recipe
+
+
+def test_a_variant_may_be_named_or_described(tmp_path, content):
+    content["variants"] = ["baseline", {"name": "strong", "pushpull": {"avg_kernel_size": 5, "alpha": 3}}]
+    strong = load(tmp_path, content).variant("strong")
+    assert strong.pushpull.model_dump() == {"avg_kernel_size": 5, "alpha": 3.0, "trainable_alpha": False}
+
+
+def test_known_variants_are_what_their_names_say():
+    assert VARIANTS["baseline"] is None
+    for name in ("PP3", "PP5", "PP3-trainable", "PP5-trainable"):
+        assert VARIANTS[name].avg_kernel_size == int(name[2])
+        assert VARIANTS[name].trainable_alpha == name.endswith("trainable")
+
+
+def test_overrides_replace_single_settings():
+    recipe = load_recipe("quickstart", ["training.epochs=3", "variants=[baseline, PP5]", "model.name=resnet32"])
+    assert (recipe.training.epochs, recipe.model.name) == (3, "resnet32")
+    assert recipe.training.batch_size == load_recipe("quickstart").training.batch_size
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "words"),
+    [
+        ("training", "epoch", 3, ["training", "'epoch'", "did you mean 'epochs'"]),
+        ("training", "epochs", 0, ["training.epochs", "greater than or equal to 1", "not 0"]),
+        ("training", "augmentations", ["flipp"], ["augmentation 'flipp'", "did you mean 'flip'"]),
+        ("training", "precision", "fp8", ["training.precision", "bf16-mixed", "'fp8'"]),
+        ("model", "name", "resnet21", ["unknown model 'resnet21'", "did you mean 'resnet"]),
+        ("data", "name", "cifar", ["data set 'cifar'", "did you mean 'cifar10'"]),
+        ("benchmark", "suite", "cifar-c", ["suite 'cifar-c'", "did you mean 'cifar10-c'"]),
+        (None, "varaints", [], ["'varaints'", "did you mean 'variants'"]),
+        (None, "variants", ["baseline", "PP4"], ["variant 'PP4'", "did you mean 'PP"]),
+        (None, "variants", ["PP3", "PP3"], ["PP3", "more than once"]),
+        (None, "variants", ["PP3"], ["baseline 'baseline'", "PP3"]),
+        (None, "variants", [{"name": "even", "pushpull": {"avg_kernel_size": 4}}], ["avg_kernel_size", "4", "odd"]),
+        (None, "variants", [{"name": "less", "pushpull": {"avg_kernel_size": -3}}], ["avg_kernel_size", "-3"]),
+        (
+            None,
+            "variants",
+            [{"name": "a", "pushpull": {"avg_kernel": 3}}],
+            ["'avg_kernel'", "mean 'avg_kernel_size'"],
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(tmp_path, content, section, key, value, words):
+    (content[section] if section else content)[key] = value
+    with pytest.raises(InputError) as raised:
+        load(tmp_path, content)
+    message = str(raised.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+
+
+@pytest.mark.parametrize("key", ["name", "data", "model", "training", "benchmark", "baseline", "variants"])
+def test_a_missing_key_is_named(tmp_path, content, key):
+    del content[key]
+    with pytest.raises(InputError, match=f"{key}: Field required"):
+        load(tmp_path, content)
+
+
+def test_a_learning_rate_that_does_not_rise_and_fall_is_refused(tmp_path, content):
+    content["training"]["learning_rate"] = {"start": 0.1, "top": 0.01, "end": 0.001}
+    with pytest.raises(InputError, match=r"learning_rate: needs end <= start <= top"):
+        load(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("- a\n- b\n", "is not a mapping"), ("a: [", "cannot be read"), (None, "cannot be read")]
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_recipe(str(tmp_path / "bad.yaml"))
+
+
+@pytest.mark.parametrize("override", ["epochs", "=3", "training.epochs.more=1", "training.=2", "name=[", "title.x=1"])
+def test_an_override_that_is_no_setting_is_refused(override):
+    with pytest.raises(InputError, match="--set"):
+        load_recipe("quickstart", [override])
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(InputError, match="unknown recipe 'quikstart'; did you mean 'quickstart'"):
+        load_recipe("quikstart")
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3)))
+@pytest.mark.parametrize("place", ["variants", "training.learning_rate", "model.name", "title"])
+def test_any_value_anywhere_is_accepted_or_refused_in_one_line(tmp_path_factory, place, value):
+    content = yaml.safe_load(shipped_recipes()["quickstart"].read_text())
+    section, _, key = place.rpartition(".")
+    (content[section] if section else content)[key] = value
+    try:
+        recipe = load(tmp_path_factory.getbasetemp(), content)
+    except InputError as error:
+        message = str(error)
+    else:
+        assert isinstance(recipe, Recipe)
+        message = ""
+    assert len(message.splitlines()) <= 1
