@@ -76,6 +76,8 @@ def corrupt(
         raise InputError(f"severity is {severity!r}; allowed are the integers 1, 2, 3, 4 and 5")
     if type(seed) is not int:
         raise InputError(f"seed is {seed!r}; give an integer")
+    if not isinstance(frost, FrostTextures | None):
+        raise InputError(f"frost is a {type(frost).__name__}; give FrostTextures, as load_frost makes them")
     constants: Any = parameters(name, profile, severity)
     if name == "frost":
         constants = (*constants, load_frost() if frost is None else frost)

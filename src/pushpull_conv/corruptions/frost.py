@@ -230,26 +230,37 @@ def _clouds(random: Random, stream: int) -> Tensor:
 def _feathers(random: Random, stream: int, *, pitch: int, barbs: float) -> Tensor:
     """Ice crystals of unit spread: a bright spine each, with barbs on both sides: float64 ``[h, w]``.
 
-    One crystal grows near the middle of every cell of ``pitch`` pixels, and a pixel belongs to the nearest crystal,
-    where along the spine counts as nearer than across it.
+    One crystal grows somewhere in every cell of ``pitch`` pixels, and a pixel belongs to the nearest crystal, where along
+    the spine counts as nearer than across it.
     """
     height, width = _DRAWING
-    row = torch.arange(height, dtype=torch.float64)[:, None].expand(height, width)
-    column = torch.arange(width, dtype=torch.float64).expand(height, width)
-    cells = height // pitch + 3, width // pitch + 3
-    jitter_row, jitter_column, turn, strength = random.uniform(16 * stream, 4, *cells)[0].flatten(1)
-    cosine, sine = torch.cos(2 * math.pi * turn), torch.sin(2 * math.pi * turn)
-    nearest = torch.full(_DRAWING, math.inf, dtype=torch.float64)
-    light = torch.zeros(_DRAWING, dtype=torch.float64)
-    for down, right in itertools.product((0, 1, 2), repeat=2):
-        cell = ((row // pitch + down) * cells[1] + column // pitch + right).long()
-        dy = row - (row // pitch + down - 1 + jitter_row[cell]) * pitch
-        dx = column - (column // pitch + right - 1 + jitter_column[cell]) * pitch
-        along = dx * cosine[cell] + dy * sine[cell]
-        across = (dy * cosine[cell] - dx * sine[cell]).abs()
-        distance = along.abs() + 2 * across
-        comb = ((along + 1.5 * across) / barbs).remainder(1).mul(2).sub(1).abs()
-        feather = (0.4 + strength[cell]) * torch.maximum(2 * torch.exp(-across), comb * torch.exp(-2 * across / pitch))
-        light = torch.where(distance < nearest, feather, light)
-        nearest = torch.minimum(distance, nearest)
+    row = torch.arange(height, dtype=torch.float64)[:, None]
+    column = torch.arange(width, dtype=torch.float64)
+    rows, columns = height // pitch + 3, width // pitch + 3
+    jitter_row, jitter_column, turn, strength = random.uniform(16 * stream, 4, rows * columns)[0]
+    crystals = torch.stack(
+        [
+            (torch.arange(rows).repeat_interleave(columns) - 1 + jitter_row) * pitch,
+            (torch.arange(columns).repeat(rows) - 1 + jitter_column) * pitch,
+            torch.cos(2 * math.pi * turn),
+            torch.sin(2 * math.pi * turn),
+        ]
+    )
+    home = (row // pitch * columns + column // pitch).long()
+
+    def place(crystal: Tensor) -> tuple[Tensor, Tensor]:
+        """How far along and how far beside the spine of a crystal each pixel lies."""
+        top, left, cosine, sine = crystals.index_select(1, crystal.flatten()).view(4, height, width)
+        down, right = row - top, column - left
+        return right * cosine + down * sine, (down * cosine - right * sine).abs()
+
+    around = [
+        home + step_down * columns + step_right for step_down, step_right in itertools.product(range(3), repeat=2)
+    ]
+    distances = [along.abs() + 2 * across for along, across in map(place, around)]
+    nearest = torch.stack(distances).argmin(0)
+    crystal = home + nearest // 3 * columns + nearest % 3
+    along, across = place(crystal)
+    comb = ((along + 1.5 * across) / barbs).remainder(1).mul(2).sub(1).abs()
+    light = (0.4 + strength[crystal]) * torch.maximum(2 * torch.exp(-across), comb * torch.exp(-2 * across / pitch))
     return light / light.std()

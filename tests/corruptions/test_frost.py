@@ -1,0 +1,114 @@
+"""The textures of frost: the drawings, the photographs, a folder of the user's own."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pushpull_conv.corruptions import FrostTextures, corrupt, load_frost
+from pushpull_conv.corruptions.frost import resize
+from pushpull_conv.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    state = np.random.default_rng(0)
+    for name, mode in (("b.png", "RGBA"), ("a.jpg", "RGB"), ("c.bmp", "L")):
+        pixels = state.integers(0, 256, (60, 80, len(mode)), dtype=np.uint8).squeeze()
+        Image.fromarray(pixels, mode).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not a picture")
+    return tmp_path
+
+
+def test_the_drawings_are_always_the_same():
+    drawings = load_frost()
+    assert drawings.identity == "procedural-1"
+    assert drawings is load_frost("procedural")
+    means = [round(drawing.double().mean().item(), 1) for drawing in drawings.photographs]
+    assert means == pytest.approx(
+        [131.0, 206.2, 206.2, 151.9, 123.1], abs=0.2
+    )  # if this changes on purpose, so must the identity
+
+
+def test_the_drawings_are_as_bright_and_as_uneven_as_the_photographs():
+    photographs = load_photographs()
+    for drawing, photograph in zip(load_frost().photographs, photographs, strict=True):
+        ours, theirs = drawing.double(), photograph.double()
+        torch.testing.assert_close(ours.mean((1, 2)), theirs.mean((1, 2)), atol=3, rtol=0)
+        assert abs(ours.std() - theirs.std()) < 5
+
+
+def load_photographs():
+    pytest.importorskip("imagecorruptions", reason="the photographs come with the extra 'reference'")
+    return load_frost("reference").photographs
+
+
+def test_a_folder_of_pictures_in_any_format(folder):
+    textures = load_frost(folder)
+    assert [tuple(photograph.shape) for photograph in textures.photographs] == [(3, 60, 80)] * 3
+    assert textures.identity.startswith("folder:")
+    assert load_frost(str(folder)).identity == textures.identity
+    with Image.open(folder / "b.png") as picture:
+        alpha_dropped = np.array(picture)[..., :3]
+    assert np.array_equal(textures.photographs[1].permute(1, 2, 0).numpy(), alpha_dropped)
+
+
+def test_the_identity_is_that_of_the_pixels(folder):
+    before = load_frost(folder).identity
+    with Image.open(folder / "c.bmp") as picture:
+        picture.save(folder / "renamed.png")
+    (folder / "c.bmp").unlink()
+    assert load_frost(folder).identity == before
+    Image.new("RGB", (64, 64)).save(folder / "renamed.png")
+    assert load_frost(folder).identity != before
+
+
+@pytest.mark.parametrize("case", ["missing", "empty", "unreadable"])
+def test_a_bad_folder_is_named(tmp_path, folder, case):
+    place = {"missing": folder / "nowhere", "empty": tmp_path / "empty", "unreadable": folder}[case]
+    (tmp_path / "empty").mkdir()
+    (folder / "broken.png").write_bytes((folder / "b.png").read_bytes()[:500])
+    named = "broken.png" if case == "unreadable" else place.name
+    with pytest.raises(InputError, match=named) as caught:
+        load_frost(place)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_the_extra_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'pushpull-conv\[reference\]'"):
+        load_frost("reference")
+
+
+def test_frost_uses_the_textures_it_is_given():
+    images = torch.zeros(300, 3, 32, 32, dtype=torch.uint8)
+    levels = [torch.full((3, 200, 210), level, dtype=torch.uint8) for level in (100, 200)]
+    textures = FrostTextures(tuple(levels), "levels")
+    ours = corrupt(images, "frost", 5, index=torch.arange(300), profile="cifar", frost=textures)
+    found, counts = ours[:, 0, 0, 0].unique(return_counts=True)
+    assert found.tolist() == [45, 90]
+    assert counts.min() > 100
+
+
+def test_crops_lie_inside_the_photograph_and_never_at_its_end():
+    ramp = (torch.arange(60)[:, None] * 4 + torch.arange(60)).clamp(max=255).to(torch.uint8).expand(3, -1, -1)
+    textures = FrostTextures((ramp,), "ramp")
+    chance = torch.tensor([[0.0, 0.0, 0.0], [0.99, 0.9999999, 0.9999999]], dtype=torch.float64)
+    crops = textures.crops(chance, 32, 34, 1.0)
+    assert torch.equal(crops[0], ramp[:, :32, :34])
+    assert torch.equal(crops[1], ramp[:, 27:59, 25:59])
+
+
+def test_a_fifth_of_the_size_is_every_fifth_pixel():
+    photograph = torch.randint(256, (3, 60, 85), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(resize(photograph, 0.2), photograph[:, 2::5, 2::5])
+
+
+def test_resizing_is_opencvs():
+    cv2 = pytest.importorskip("cv2", reason="OpenCV comes with the extra 'reference'")
+    photograph = torch.randint(256, (3, 61, 87), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = cv2.resize(photograph.permute(1, 2, 0).numpy(), None, fx=0.3, fy=0.3)
+    ours = resize(photograph, 0.3).permute(1, 2, 0).numpy()
+    assert np.abs(ours.astype(int) - expected.astype(int)).max() <= 1
