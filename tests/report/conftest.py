@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pushpull_conv.benchmark import Cell, Header, Results
+from pushpull_conv.corruptions import FrostTextures
 from pushpull_conv.corruptions.spec import CORRUPTIONS, GROUPS, SEVERITIES
 from pushpull_conv.report import Sample, write_report
 
@@ -92,7 +93,9 @@ def kernels() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
 def sample() -> Sample:
     ramp = torch.linspace(0, 255, 32)
     photo = torch.stack([ramp.expand(32, 32), ramp[:, None].expand(32, 32), ramp.flip(0).expand(32, 32)])
-    return Sample(photo.to(torch.uint8), index=7, seed=0, profile="cifar")
+    frost = torch.arange(3 * 200 * 200).reshape(3, 200, 200).to(torch.uint8)
+    textures = FrostTextures((frost,), "test")  # the built-in ones take seconds to draw
+    return Sample(photo.to(torch.uint8), index=7, seed=0, profile="cifar", frost=textures)
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import torch
 
 from pushpull_conv.benchmark import corruption_errors, mean_error
 from pushpull_conv.report import pictures, style
+from pushpull_conv.report.dots import classes_figure, corruptions_figure
 from pushpull_conv.report.figures import (
-    corruptions_figure,
     severity_by_corruption_figure,
     severity_figure,
     tradeoff_figure,
@@ -35,6 +35,7 @@ def plots(results, scores, looks):
             severity_by_corruption_figure(results, looks),
             tradeoff_figure(scores, scores[0], looks),
             corruptions_figure(results, results[0], looks),
+            classes_figure(results, results[0], looks),
         )
     }
 
@@ -68,8 +69,20 @@ def test_the_points_are_the_scores(plots, scores):
 
 def test_the_differences_are_to_the_baseline(plots, results):
     base, own = corruption_errors(results[0]), corruption_errors(results[2])
-    difference = marked(plots["corruptions"], "corruption-difference-2").get_xdata()
-    assert difference == pytest.approx([100 * (own[name] - base[name]) for name in base])
+    figure = plots["corruptions"]
+    expected = [100 * (own[name] - base[name]) for name in base]
+    assert marked(figure, "corruptions-difference-2").get_xdata() == pytest.approx(expected)
+    said = [
+        float(text.split(": ")[1].split()[0].replace("−", "-")) for text in figure.values["corruptions-difference-2"]
+    ]
+    assert said == pytest.approx(expected, abs=0.005)
+
+
+def test_class_errors_are_those_of_the_counts(plots, results):
+    cells = results[1].cells.values()
+    wrong = [sum(cell.class_n[i] - cell.class_top1[i] for cell in cells) for i in range(10)]
+    errors = marked(plots["classes"], "classes-error-1").get_xdata()
+    assert errors == pytest.approx([100 * count / (75 * 200) for count in wrong])
 
 
 def test_values_stand_for_one_mark_each(plots):

@@ -7,7 +7,7 @@ import torch
 from pushpull_conv.errors import InputError
 from pushpull_conv.report import pictures, style, write_gallery, write_report
 
-FIGURES = ("severity", "severity_by_corruption", "tradeoff", "corruptions", "kernels", "gallery")
+FIGURES = ("severity", "severity_by_corruption", "tradeoff", "corruptions", "classes", "kernels", "gallery")
 EVIL = "<script>alert(1)</script>\"'&"
 
 

@@ -28,6 +28,7 @@ __all__ = ["Sample", "terminal_table", "write_gallery", "write_report"]
 
 Kernels = Mapping[str, tuple[Tensor, Tensor]]
 Provenance = Mapping[str, Mapping[str, str]]
+_CLASSES_SHOWN = 30  # more would be a figure longer than a page
 _PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -68,7 +69,7 @@ def write_report(
     """
     for module in ("matplotlib", "jinja2"):
         require_module(module, "report")
-    from pushpull_conv.report import figures, page, pictures, style
+    from pushpull_conv.report import dots, figures, page, pictures, style
 
     kernels, provenance = kernels or {}, provenance or {}
     base = find_baseline(results, baseline)
@@ -79,7 +80,8 @@ def write_report(
         figures.severity_figure(results, base, looks),
         figures.severity_by_corruption_figure(results, looks),
         figures.tradeoff_figure(scores, base_score, looks),
-        figures.corruptions_figure(results, base, looks),
+        dots.corruptions_figure(results, base, looks),
+        *([dots.classes_figure(results, base, looks)] if len(base.header.classes) <= _CLASSES_SHOWN else []),
         *([pictures.kernels_figure(kernels)] if kernels else []),
         *([pictures.gallery_figure(sample)] if sample else []),
     ]

@@ -1,18 +1,27 @@
-"""Figures of a comparison: error against severity, the trade with the clean error, error by corruption."""
+"""Figures of a comparison made of lines: error against severity, and the trade with the clean error."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from pushpull_conv.benchmark import Results, r_net
 from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
 from pushpull_conv.report.scores import Score, shared_corruptions
-from pushpull_conv.report.style import INK, MUTED, WASH, Figure, Look, canvas, in_style, spread
+from pushpull_conv.report.style import (
+    INK,
+    MUTED,
+    WASH,
+    Figure,
+    Look,
+    canvas,
+    in_style,
+    legend_above,
+    look_of_line,
+    spread,
+)
 from pushpull_conv.report.wording import by_group, percent, signed, spoken
 
 
@@ -27,7 +36,7 @@ def severity_figure(results: Sequence[Results], baseline: Results, looks: Mappin
     for i, (label, curve) in enumerate(curves.items()):
         difference = [own - base for own, base in zip(curve, curves[baseline.model], strict=True)]
         for axes, heights, mark in ((errors, curve, f"mean-curve-{i}"), (differences, difference, f"mean-gain-{i}")):
-            axes.plot(range(len(curve)), heights, gid=mark, **_line(looks[label]))
+            axes.plot(range(len(curve)), heights, gid=mark, **look_of_line(looks[label]))
         values[f"mean-curve-{i}"] = [f"{label}, {_at(k)}: {error:.2f} %" for k, error in enumerate(curve)]
         values[f"mean-gain-{i}"] = [
             f"{label}, {_at(k)}: {signed(points)} points" for k, points in enumerate(difference)
@@ -62,9 +71,11 @@ def severity_by_corruption_figure(results: Sequence[Results], looks: Mapping[str
             _severity_axis(axes, label=depth == len(groups))
             for result in results:
                 curve = _percent([result.clean_error, *result.errors[name]])
-                axes.plot(range(len(curve)), curve, **_line(looks[result.model]) | {"markersize": 2.6, "linewidth": 1})
+                axes.plot(
+                    range(len(curve)), curve, **look_of_line(looks[result.model]) | {"markersize": 2.6, "linewidth": 1}
+                )
     panels[0, 0].set_ylim(0)
-    _legend_above(figure, looks)
+    legend_above(figure, looks)
     caption = (
         "Top-1 error in percent against severity for each corruption, one row per group. "
         "The left end of every line is the error on the clean images."
@@ -152,79 +163,12 @@ def _draw_r_net(axes: Axes, baseline: Score) -> None:
     axes.grid(visible=False)
 
 
-@in_style
-def corruptions_figure(results: Sequence[Results], baseline: Results, looks: Mapping[str, Look]) -> Figure:
-    """Draw each corruption's error, and beside it the difference to the baseline, one row per corruption."""
-    groups = by_group(shared_corruptions(results))
-    rows: dict[str, float] = {}
-    depth = 0.0
-    headings = {}
-    for group, names in groups.items():
-        headings[group] = depth
-        rows |= {name: depth + 1 + i for i, name in enumerate(names)}
-        depth += len(names) + 1.3
-    figure = canvas(7.2, 0.9 + depth * (0.17 + 0.02 * len(results)))
-    errors, differences = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1))
-    step = 0.7 / len(results)
-    values = {}
-    for i, result in enumerate(results):
-        look = looks[result.model]
-        heights = [row + step * (i - (len(results) - 1) / 2) for row in rows.values()]
-        ce = [100 * fmean(result.errors[name]) for name in rows]
-        difference = [own - 100 * fmean(baseline.errors[name]) for own, name in zip(ce, rows, strict=True)]
-        dots = {"linestyle": "none", "color": look.color, "marker": look.marker, "markersize": 4}
-        errors.plot(ce, heights, gid=f"corruption-error-{i}", **dots)
-        values[f"corruption-error-{i}"] = [
-            f"{result.model}, {spoken(name)}: {percent(error / 100)}" for name, error in zip(rows, ce, strict=True)
-        ]
-        if result is not baseline:
-            differences.hlines(heights, 0, difference, color=look.color, linewidth=1)
-            differences.plot(difference, heights, gid=f"corruption-difference-{i}", **dots)
-            values[f"corruption-difference-{i}"] = [
-                f"{result.model}, {spoken(name)}: {signed(error / 100)} points"
-                for name, error in zip(rows, difference, strict=True)
-            ]
-    differences.axvline(0, color=looks[baseline.model].color, linewidth=1.1)
-    for axes in (errors, differences):
-        axes.grid(visible=False, axis="y")
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        for row in rows.values():
-            axes.axhspan(row - 0.42, row + 0.42, color=WASH, linewidth=0, zorder=0)
-    for group, row in headings.items():
-        errors.annotate(
-            group.capitalize(),
-            (0, row),
-            (-4, 0),
-            ("axes fraction", "data"),
-            "offset points",
-            ha="right",
-            va="center",
-            fontweight="bold",
-        )
-    errors.set_yticks(list(rows.values()), [spoken(name) for name in rows])
-    errors.set_ylim(depth - 0.6, -0.6)
-    errors.set_xlim(0)
-    errors.set_xlabel("Top-1 error (mean over severities), %")
-    differences.set_xlabel(f"Difference to {baseline.model}, points\n(left of the line: fewer errors)")
-    _legend_above(figure, looks)
-    caption = (
-        "Left: top-1 error in percent for each corruption, averaged over the severities. Right: the same minus that of "
-        f"{baseline.model}, in percentage points; left of the line a variant makes fewer errors."
-    )
-    return Figure("corruptions", "Error by corruption", figure, caption, values)
-
-
 def _with_r_net(score: Score) -> str:
     return score.model if score.r_net is None else f"{score.model} (R_net {signed(score.r_net)} %)"
 
 
 def _percent(fractions: Sequence[float]) -> list[float]:
     return [100 * fraction for fraction in fractions]
-
-
-def _line(look: Look) -> dict[str, Any]:
-    return {"color": look.color, "marker": look.marker, "linestyle": look.linestyle}
 
 
 def _mean_curve(result: Results) -> list[float]:
@@ -264,8 +208,3 @@ def _label_ends(axes: Axes, ends: Mapping[str, float], looks: Mapping[str, Look]
                 "relpos": (0, 0.5),
             },
         )
-
-
-def _legend_above(figure: Canvas, looks: Mapping[str, Look]) -> None:
-    handles = [Line2D([], [], **_line(look)) for look in looks.values()]
-    figure.legend(handles, list(looks), loc="outside upper left", ncols=min(len(looks), 5))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from torch import Tensor
 
@@ -93,6 +94,16 @@ def shared_corruptions(results: Sequence[Results]) -> list[str]:
         {name for name, errors in result.errors.items() if len(errors) == len(SEVERITIES)} for result in results
     ]
     return [name for name in results[0].errors if all(name in names for names in everywhere)]
+
+
+def class_errors(result: Results) -> dict[str, float]:
+    """Return each class's error, averaged over the benchmark's corruptions and severities; no images, no entry."""
+    cells = [result.cells[name, severity].class_errors for name in CORRUPTIONS for severity in SEVERITIES]
+    known = {
+        name: [error for error in errors if error is not None]
+        for name, errors in zip(result.header.classes, zip(*cells, strict=True), strict=True)
+    }
+    return {name: fmean(errors) for name, errors in known.items() if errors}
 
 
 def findings(scores: Sequence[Score], baseline: Score) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
 
 INK, MUTED, RULE, WASH, PAPER = "#1f2328", "#59616c", "#d9dde3", "#f1f4f7", "#fefefe"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#c4629a", "#563a9c")
@@ -110,6 +111,17 @@ def looks(labels: Sequence[str], baseline: str) -> dict[str, Look]:
 def canvas(width: float, height: float) -> Canvas:
     """Return an empty figure of ``width`` x ``height`` inches that lays itself out."""
     return Canvas(figsize=(width, height), dpi=_DPI, layout="constrained")
+
+
+def look_of_line(look: Look) -> dict[str, Any]:
+    """Return the look as arguments of ``Axes.plot``."""
+    return {"color": look.color, "marker": look.marker, "linestyle": look.linestyle}
+
+
+def legend_above(figure: Canvas, looks: Mapping[str, Look]) -> None:
+    """Name the variants' lines in rows above the axes."""
+    handles = [Line2D([], [], **look_of_line(look)) for look in looks.values()]
+    figure.legend(handles, list(looks), loc="outside upper left", ncols=min(len(looks), 5))
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:
