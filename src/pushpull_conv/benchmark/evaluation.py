@@ -135,9 +135,9 @@ def evaluate(
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """SHA-256, in hex, over the names and contents of a model's parameters and buffers."""
+    """SHA-256, in hex, over the names and contents of a model's parameters and buffers, those not saved included."""
     digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
+    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
