@@ -1,5 +1,6 @@
 import csv
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -12,6 +13,7 @@ from pushpull_conv.report.tables import (
     corruption_table,
     corruptions_csv,
     scores_csv,
+    to_latex,
     to_markdown,
     to_rich,
 )
@@ -111,6 +113,17 @@ def test_labels_are_text_and_never_markup(make_results):
     assert label in printed(terminal_table(results, baseline="baseline"))
     rows = [score(result, results[0]) for result in results]
     assert r"\[red\]a\|b\[/red\] \*c\* \<script\>" in to_markdown(comparison_table(rows, rows[0]))
+
+
+def test_latex_keeps_the_number_of_columns_and_escapes_labels(make_results):
+    results = [make_results("baseline"), make_results(r"50% & \input{x}_$1$", 0.16)]
+    scores = [score(result, results[0]) for result in results]
+    text = to_latex(comparison_table(scores, scores[0]))
+    assert r"50\% \& \textbackslash{}input\{x\}\_\$1\$ & " in text
+    assert r"$R_\mathrm{net}$, \%" in text
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {5}
+    assert "{lrrrrr}" in text
 
 
 def test_the_terminal_table_shows_alpha_and_parameters(results, kernels, provenance):

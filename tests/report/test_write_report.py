@@ -20,7 +20,7 @@ def quick(monkeypatch):
 def test_all_files_are_there_and_readable(report):
     figures = {f"figures/{name}.{form}" for name in FIGURES for form in ("svg", "png", "pdf")}
     files = {file.relative_to(report).as_posix(): file for file in report.rglob("*") if file.is_file()}
-    assert set(files) == {"index.html", "table.md", "table.csv", "corruptions.csv", *figures}
+    assert set(files) == {"index.html", "table.md", "table.tex", "table.csv", "corruptions.csv", *figures}
     assert all(file.stat().st_mode & 0o444 == 0o444 for file in files.values())
 
 

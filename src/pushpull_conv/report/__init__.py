@@ -20,6 +20,7 @@ from pushpull_conv.report.tables import (
     corruption_table,
     corruptions_csv,
     scores_csv,
+    to_latex,
     to_markdown,
     to_rich,
 )
@@ -45,8 +46,8 @@ def write_report(
 ) -> Path:
     """Write the comparison of variants: all of it, or on an error nothing.
 
-    The folder receives ``index.html`` (everything, in one file that needs no other), ``table.md``, ``table.csv``,
-    ``corruptions.csv`` and ``figures/`` (SVG, PNG and PDF). Other files in it are left alone.
+    The folder receives ``index.html`` (everything, in one file that needs no other), ``table.md``, ``table.tex``,
+    ``table.csv``, ``corruptions.csv`` and ``figures/`` (SVG, PNG and PDF). Other files in it are left alone.
 
     Args:
         folder: Where to write; made if missing.
@@ -100,6 +101,7 @@ def write_report(
     )
     texts = {
         "table.md": "\n".join(map(to_markdown, tables.values())),
+        "table.tex": "\n".join(map(to_latex, tables.values())),
         "table.csv": scores_csv(scores, base_score),
         "corruptions.csv": corruptions_csv(results),
         **{f"figures/{name}.svg": drawing for name, drawing in drawings.items()},

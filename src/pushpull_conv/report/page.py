@@ -132,19 +132,19 @@ def split_provenance(
 
     Example:
         >>> split_provenance({"baseline": {"torch": "2.6", "seconds": "30"}, "PP3": {"torch": "2.6", "seconds": "90"}})
-        ({'torch': '2.6'}, {'seconds': ('30 s', '1 min 30 s')})
+        ({'torch': '2.6'}, {'time': ('30 s', '1 min 30 s')})
     """
     names = dict.fromkeys(name for record in provenance.values() for name in record)
-    values = {name: tuple(_readable(name, record.get(name, "")) for record in provenance.values()) for name in names}
+    values = dict(_readable(name, [record.get(name, "") for record in provenance.values()]) for name in names)
     shared = {name: texts[0] for name, texts in values.items() if len(set(texts)) == 1}
     return shared, {name: texts for name, texts in values.items() if name not in shared}
 
 
-def _readable(name: str, text: str) -> str:
-    try:
-        return duration(float(text)) if name.endswith("seconds") else text
-    except ValueError:
-        return text
+def _readable(name: str, texts: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Return a name and its values, seconds as a time in larger units."""
+    if not name.endswith("seconds"):
+        return name, tuple(texts)
+    return name.removesuffix("seconds") + "time", tuple(duration(float(text)) if text else "" for text in texts)
 
 
 def _uncertainty(error: float, images: int) -> float:

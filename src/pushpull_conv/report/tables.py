@@ -1,4 +1,4 @@
-"""The comparison as tables: one set of rows, rendered for the terminal, Markdown, CSV and the page."""
+"""The comparison as tables: one set of rows, rendered for the terminal, Markdown, LaTeX, CSV and the page."""
 
 import csv
 import io
@@ -16,6 +16,23 @@ from pushpull_conv.report.scores import Score, shared_corruptions
 from pushpull_conv.report.wording import by_group, signed, spoken
 
 UNKNOWN = "–"
+_TEX = str.maketrans(
+    {
+        **{sign: rf"\{sign}" for sign in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "±": r"$\pm$",
+        "α": r"$\alpha$",
+        "−": "$-$",
+        "–": "--",
+        "“": "``",
+        "”": "''",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -139,6 +156,28 @@ def to_markdown(table: Table) -> str:
     return f"**{_plain(table.title)}**\n\n{body}\n\n{_plain(table.caption)}\n"
 
 
+def to_latex(table: Table) -> str:
+    """Return the table for a paper, as a ``table`` float with the rules of the ``booktabs`` package."""
+    rows = [
+        " & ".join(rf"\textbf{{{_tex(entry.text)}}}" if entry.best else _tex(entry.text) for entry in row)
+        for row in table.rows
+    ]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_tex(f'{table.title}. {table.caption}')}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+        r"\toprule",
+        " & ".join(map(_tex, table.header)) + r" \\",
+        r"\midrule",
+        *(rf"{row} \\" for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def scores_csv(scores: Sequence[Score], baseline: Score) -> str:
     """Return the scores at full precision: errors, mCE and relative mCE as fractions, R_net in percent."""
     return _csv([{"model": score.model, "baseline": baseline.model, **_measures(score)} for score in scores])
@@ -190,6 +229,11 @@ def _plain(text: str) -> str:
 def _measures(score: Score) -> dict[str, object]:
     """Return the score's fields by name; the one that is no fraction has its unit in its name."""
     return {"r_net_percent" if name == "r_net" else name: value for name, value in asdict(score).items()}
+
+
+def _tex(text: str) -> str:
+    """Keep a label from being read as LaTeX, and set the symbols that the tables use."""
+    return text.translate(_TEX).replace(r"R\_net", r"$R_\mathrm{net}$")
 
 
 def _csv(rows: Sequence[dict[str, object]]) -> str:
