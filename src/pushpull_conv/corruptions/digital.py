@@ -138,7 +138,7 @@ def _shrink(images: Tensor, size: int) -> Tensor:
 
 
 def apply_pixelate(images: Tensor, parameters: Parameters, draws: Draws) -> Tensor:
-    """Shrink with a box filter and enlarge by repetition, as Pillow does."""
+    """Shrink with a box filter, the width first, and enlarge by repetition, as Pillow does."""
     (kept,) = parameters
     height, width = images.shape[2:]
     rows, columns = int(height * kept), int(width * kept)

@@ -193,7 +193,7 @@ _PALETTE = (
     ((138.0, 153.0, 165.0), 31.0),
     ((112.0, 123.0, 135.0), 44.0),
 )
-_DRAWING = (384, 576)
+_DRAWING = (320, 480)
 
 
 @lru_cache(maxsize=1)
@@ -230,7 +230,7 @@ def _clouds(random: Random, stream: int) -> Tensor:
 def _feathers(random: Random, stream: int, *, pitch: int, barbs: float) -> Tensor:
     """Ice crystals of unit spread: a bright spine each, with barbs on both sides: float64 ``[h, w]``.
 
-    One crystal grows somewhere in every cell of ``pitch`` pixels, and a pixel belongs to the nearest crystal, where along
+    One crystal grows somewhere in every cell of ``pitch`` pixels. A pixel belongs to the nearest crystal, where along
     the spine counts as nearer than across it.
     """
     height, width = _DRAWING
@@ -254,12 +254,13 @@ def _feathers(random: Random, stream: int, *, pitch: int, barbs: float) -> Tenso
         down, right = row - top, column - left
         return right * cosine + down * sine, (down * cosine - right * sine).abs()
 
-    around = [
-        home + step_down * columns + step_right for step_down, step_right in itertools.product(range(3), repeat=2)
-    ]
-    distances = [along.abs() + 2 * across for along, across in map(place, around)]
-    nearest = torch.stack(distances).argmin(0)
-    crystal = home + nearest // 3 * columns + nearest % 3
+    crystal, nearest = home, torch.full(_DRAWING, math.inf, dtype=torch.float64)
+    for step_down, step_right in itertools.product(range(3), repeat=2):
+        candidate = home + step_down * columns + step_right
+        along, across = place(candidate)
+        distance = along.abs() + 2 * across
+        crystal = torch.where(distance < nearest, candidate, crystal)
+        nearest = torch.minimum(distance, nearest)
     along, across = place(crystal)
     comb = ((along + 1.5 * across) / barbs).remainder(1).mul(2).sub(1).abs()
     light = (0.4 + strength[crystal]) * torch.maximum(2 * torch.exp(-across), comb * torch.exp(-2 * across / pitch))
