@@ -1,6 +1,7 @@
 """Train one variant of a recipe, resuming where an earlier call was stopped."""
 
 import logging
+import warnings
 from pathlib import Path
 
 import torch
@@ -36,11 +37,8 @@ def fit(
         console: Where progress is drawn.
 
     Returns:
-        The path of ``model.safetensors``. If it is there already, nothing is trained.
+        The path of ``model.safetensors``.
     """
-    model_file = folder / MODEL_FILE
-    if model_file.exists():
-        return model_file
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings = recipe.training
     batches = TrainingBatches(
@@ -57,15 +55,19 @@ def fit(
         recipe, folder, device, [EpochLog(folder / "metrics.csv"), TrainingProgress(variant.name, console)]
     )
     last = folder / "last.ckpt"
-    trainer.fit(
-        module,
-        batches,
-        EvaluationBatches(test.to(device), batch_size=500),
-        ckpt_path=last if last.exists() else None,
-        weights_only=True,
-    )
-    save_checkpoint(model_file, classifier, spec)
-    return model_file
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", module="lightning"
+        )  # advice on data loaders and old folders, meant for others
+        trainer.fit(
+            module,
+            batches,
+            EvaluationBatches(test.to(device), batch_size=500),
+            ckpt_path=last if last.exists() else None,
+            weights_only=True,
+        )
+    save_checkpoint(folder / MODEL_FILE, classifier, spec)
+    return folder / MODEL_FILE
 
 
 def build(recipe: Recipe, variant: Variant, images: ImageSet) -> tuple[Classifier, ModelSpec]:

@@ -1,0 +1,44 @@
+"""The whole path: recipe, training, benchmark, comparison, and calling it again."""
+
+import csv
+import json
+
+import pytest
+
+from pushpull_conv import CORRUPTIONS, Results, mean_error, r_net
+
+TINY = ["--set", "training.epochs=1", "--set", "training.batch_size=128"]
+
+
+@pytest.mark.slow
+def test_run_leaves_a_whole_comparison_and_repeats_nothing(pushpull, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = pushpull("run", "quickstart", *TINY)
+    assert (code, err) == (0, "")
+    run = tmp_path / "runs" / "quickstart"
+    assert "runs/quickstart/report/index.html" in out
+    assert {"baseline", "PP3", "report", "recipe.yaml"} == {path.name for path in run.iterdir()}
+
+    results = {name: Results.load(run / name / "results.json") for name in ("baseline", "PP3")}
+    assert set(results["PP3"].cells) == {(name, severity) for name in CORRUPTIONS for severity in range(1, 6)}
+    rows = {row["model"]: row for row in csv.DictReader((run / "report" / "table.csv").open())}
+    base = results["baseline"]
+    for name, result in results.items():
+        assert float(rows[name]["mean_error"]) == pytest.approx(mean_error(result))
+        expected = r_net(result.clean_error, mean_error(result), base.clean_error, mean_error(base))
+        assert float(rows[name]["r_net_percent"]) == pytest.approx(expected)
+    page = (run / "report" / "index.html").read_text()
+    assert "PP3" in page
+    assert "Handwritten digits" in page
+    record = json.loads((run / "PP3" / "provenance.json").read_text())
+    assert set(record) == {"training", "benchmark"}
+
+    kept = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and "report" not in path.parts}
+    code, out, err = pushpull("run", "quickstart", *TINY)
+    assert (code, err) == (0, "")
+    assert "epoch" not in out
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+    call = ["compare", run / "PP3", run / "baseline", "--baseline", "PP3", "--out", tmp_path / "report"]
+    assert pushpull(*call)[0] == 0
+    assert (tmp_path / "report" / "index.html").exists()
