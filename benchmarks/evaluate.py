@@ -53,15 +53,12 @@ def main() -> None:
     wall, cpu = seconds(lambda: evaluate(classifier, images))
     print(f"| **evaluate()** | {1000 * cpu / CELLS / len(images):.3f} | |\n")
 
-    here = f"{wall:.1f} s, {cpu:.1f} s of CPU, for {CELLS} cells"
     share = ALL_IMAGES / len(images)
     print(
-        f"Measured: {wall:.1f} s, {cpu:.1f} s of CPU, for {CELLS} cells; {once_wall:.1f} s, {once_cpu:.1f} s once a run."
+        f"Measured: {wall:.1f} s, {cpu:.1f} s of CPU, for {CELLS} cells; {once_wall:.1f} s, {once_cpu:.1f} s at first."
     )
-    print(
-        f"Extrapolated to cells of {ALL_IMAGES} images: {(wall * share + once_wall) / 60:.1f} minutes, "
-        f"{(cpu * share + once_cpu) / 60:.1f} minutes of CPU."
-    )
+    minutes, cpu_minutes = (wall * share + once_wall) / 60, (cpu * share + once_cpu) / 60
+    print(f"Extrapolated to cells of {ALL_IMAGES} images: {minutes:.1f} minutes, {cpu_minutes:.1f} minutes of CPU.")
 
 
 def milliseconds_to_corrupt(images: ImageSet, name: str, severity: int) -> float:
