@@ -15,9 +15,9 @@ from pushpull_conv.corruptions.spec import Parameters
 
 def _gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     height, width = images.shape[-2:]
-    rows = operators.exact_gaussian(height, sigma, images.device)
-    columns = operators.exact_gaussian(width, sigma, images.device)
-    return to_uint8(operators.separable(images.to(torch.float64), rows, columns))
+    vertical = operators.exact_gaussian(height, sigma, images.device)
+    horizontal = operators.exact_gaussian(width, sigma, images.device)
+    return to_uint8(operators.separable(images.to(torch.float64), vertical, horizontal))
 
 
 def apply_gaussian_blur(images: Tensor, parameters: Parameters, draws: Draws) -> Tensor:
@@ -37,30 +37,31 @@ def _disk(radius: float, sigma: float) -> Tensor:
     disk = (offsets[:, None] ** 2 + offsets**2 <= radius**2).to(torch.float32)
     weights = operators.gaussian_weights(sigma, 1 if radius <= 8 else 2)
     smooth = operators.correlation(2 * half + 1, weights, operators.reflect).to(torch.float32)
-    return operators.separable(disk / disk.sum(), smooth, smooth)
+    return smooth @ (disk / disk.sum() @ smooth.T)
 
 
 @lru_cache(maxsize=32)
-def _defocus(size: int, radius: float, sigma: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The disk as a sum of separable kernels: matrices ``[terms, size, size]`` and the weight of each term."""
+def _disk_terms(size: int, radius: float, sigma: float, device: torch.device) -> list[tuple[float, operators.LineMap]]:
+    """The disk as a weighted sum of products of a blur with itself along the other axis: one per eigenvector."""
     values, vectors = torch.linalg.eigh(_disk(radius, sigma).to(torch.float64))
-    kept = values.abs() > 1e-9
-    matrices = [operators.correlation(size, vector, operators.reflect) for vector in vectors.T[kept]]
-    return torch.stack(matrices).to(device), values[kept].to(device)
+    return [
+        (value, operators.LineMap.of(operators.correlation(size, vector, operators.reflect), device))
+        for value, vector in zip(values.tolist(), vectors.T, strict=True)
+        if abs(value) > 1e-9
+    ]
 
 
 def apply_defocus_blur(images: Tensor, parameters: Parameters, draws: Draws) -> Tensor:
     """Blur with a disk."""
     radius, sigma = parameters
     height, width = images.shape[-2:]
-    rows, weights = _defocus(height, radius, sigma, images.device)
-    columns, _ = _defocus(width, radius, sigma, images.device)
+    vertical = _disk_terms(height, radius, sigma, images.device)
+    horizontal = _disk_terms(width, radius, sigma, images.device)
     source = images.to(torch.float64)
-    terms = (
-        operators.separable(source, row * weight, column)
-        for row, column, weight in zip(rows, columns, weights, strict=True)
-    )
-    return to_uint8(sum(terms, torch.zeros_like(source)))
+    total = torch.zeros_like(source)
+    for (weight, down), (_, across) in zip(vertical, horizontal, strict=True):
+        total.add_(operators.separable(source, down, across), alpha=weight)
+    return to_uint8(total)
 
 
 def sample_glass_blur(random: Random, images: Tensor, parameters: Parameters) -> Draws:
@@ -167,9 +168,7 @@ def apply_zoom_blur(images: Tensor, parameters: Parameters, draws: Draws) -> Ten
     )
     total = source.clone()
     for (rows, columns), times in shapes.items():
-        row_zoom = operators.zoom(height, *rows, images.device)
-        column_zoom = operators.zoom(width, *columns, images.device)
-        total.add_(operators.separable(source, row_zoom, column_zoom), alpha=times)
+        total.add_(operators.zoom(source, rows, columns), alpha=times)
     return to_uint8(total.div_(len(parameters) + 1))
 
 

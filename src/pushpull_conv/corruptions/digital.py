@@ -97,10 +97,10 @@ def apply_elastic_transform(images: Tensor, parameters: Parameters, draws: Draws
     x, y = _affine_positions(corners, jitter * unit, height, width).unbind(1)
     source = bilinear(source, x, y, operators.reflect)
     if amplitude:
-        rows, columns = (
+        vertical, horizontal = (
             operators.gaussian(size, smoothness * unit, operators.mirror, 3, images.device) for size in (height, width)
         )
-        shift = operators.separable(2 * field - 1, rows, columns).mul_(amplitude * unit)
+        shift = operators.separable(2 * field - 1, vertical, horizontal).mul_(amplitude * unit)
         x = shift[:, 0] + torch.arange(width, device=images.device)
         y = shift[:, 1] + torch.arange(height, device=images.device)[:, None]
         source = bilinear(source, x, y, operators.mirror)
@@ -108,8 +108,8 @@ def apply_elastic_transform(images: Tensor, parameters: Parameters, draws: Draws
 
 
 @lru_cache(maxsize=64)
-def _box_average(size: int, target: int, device: torch.device) -> Tensor:
-    """The matrix that averages a line in ``target`` boxes, in units of 2^-22: float64 ``[target, size]``.
+def _box_average(size: int, target: int, device: torch.device) -> operators.LineMap:
+    """Averages of a line in ``target`` boxes, in units of 2^-22.
 
     A sample belongs to a box whole or not at all: if its middle lies in the box, the upper end included.
     """
@@ -121,7 +121,7 @@ def _box_average(size: int, target: int, device: torch.device) -> Tensor:
     offset = (samples - middle + 0.5) * (1 / scale)
     inside = near & (offset > -0.5) & (offset <= 0.5)
     weights = inside.to(torch.float64) / inside.sum(1, keepdim=True)
-    return (weights * 2**22).round_().to(device)
+    return operators.LineMap.of((weights * 2**22).round_(), device)
 
 
 @lru_cache(maxsize=64)
@@ -131,10 +131,9 @@ def _box_repeat(size: int, target: int, device: torch.device) -> Tensor:
     return middle.to(torch.int64).to(device)
 
 
-def _shrink(images: Tensor, size: int) -> Tensor:
-    """Average the columns down to ``size`` of them, rounding to whole grey levels."""
-    boxes = _box_average(images.shape[-1], size, images.device)
-    return (images @ boxes.T).add_(2**21).mul_(2.0**-22).floor_()
+def _round(sums: Tensor) -> Tensor:
+    """Whole grey levels from units of 2^-22, halves up."""
+    return sums.add_(2**21).mul_(2.0**-22).floor_()
 
 
 def apply_pixelate(images: Tensor, parameters: Parameters, draws: Draws) -> Tensor:
@@ -142,7 +141,8 @@ def apply_pixelate(images: Tensor, parameters: Parameters, draws: Draws) -> Tens
     (kept,) = parameters
     height, width = images.shape[2:]
     rows, columns = int(height * kept), int(width * kept)
-    small = _shrink(_shrink(images.to(torch.float64), columns).transpose(2, 3), rows).transpose(2, 3).to(torch.uint8)
+    narrow = _round(_box_average(width, columns, images.device).along_rows(images.to(torch.float64)))
+    small = _round(_box_average(height, rows, images.device).along_columns(narrow)).to(torch.uint8)
     small = small.index_select(3, _box_repeat(columns, width, images.device))
     return small.index_select(2, _box_repeat(rows, height, images.device))
 

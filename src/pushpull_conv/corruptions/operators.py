@@ -1,15 +1,16 @@
-"""Linear maps of an image that treat rows and columns apart, as one small matrix per axis.
+"""Linear maps of images: blurs as one small matrix per axis, with any border rule, and zooms.
 
-Blurs, zooms and resizes with any border rule are such maps: ``rows @ image @ columns.T``. The matrices depend on sizes
-and constants alone and are cached.
+The matrices depend on sizes and constants alone and are cached.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 
 def replicate(positions: Tensor, size: int) -> Tensor:
@@ -32,6 +33,44 @@ def mirror(positions: Tensor, size: int) -> Tensor:
 Border = Callable[[Tensor, int], Tensor]
 
 
+_TILE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class LineMap:
+    """A linear map of lines of samples, applied to the rows or the columns of images.
+
+    Attributes:
+        tiles: ``(first, last, matrix)`` for every `_TILE` consecutive results, ``matrix @ samples[first:last]``. A blur
+            looks at few neighbours, so the tiles leave out most of the zeros of one large matrix.
+    """
+
+    tiles: tuple[tuple[int, int, Tensor], ...]
+
+    @classmethod
+    def of(cls, matrix: Tensor, device: torch.device) -> "LineMap":
+        """Cut up a matrix ``[results, samples]``."""
+        tiles = []
+        for part in matrix.split(_TILE):
+            (used,) = part.any(0).nonzero(as_tuple=True)
+            first, last = int(used[0]), int(used[-1]) + 1
+            tiles.append((first, last, part[:, first:last].to(device)))
+        return cls(tuple(tiles))
+
+    def along_columns(self, images: Tensor) -> Tensor:
+        """Map every column of ``[..., H, W]``."""
+        return torch.cat([matrix @ images[..., first:last, :] for first, last, matrix in self.tiles], dim=-2)
+
+    def along_rows(self, images: Tensor) -> Tensor:
+        """Map every row of ``[..., H, W]``."""
+        return torch.cat([images[..., first:last] @ matrix.T for first, last, matrix in self.tiles], dim=-1)
+
+
+def separable(images: Tensor, vertical: LineMap, horizontal: LineMap) -> Tensor:
+    """Map the columns and the rows of ``[..., H, W]``."""
+    return vertical.along_columns(horizontal.along_rows(images))
+
+
 def correlation(size: int, weights: Tensor, border: Border) -> Tensor:
     """The matrix that correlates a line of ``size`` samples with centred ``weights``: float64 ``[size, size]``."""
     radius = len(weights) // 2
@@ -47,27 +86,30 @@ def gaussian_weights(sigma: float, radius: int) -> Tensor:
     return weights / weights.sum()
 
 
-@lru_cache(maxsize=64)
-def gaussian(size: int, sigma: float, border: Border, truncate: float, device: torch.device) -> Tensor:
-    """The matrix of a Gaussian blur cut off at ``truncate`` sigmas: float64 ``[size, size]``."""
+def _gaussian_matrix(size: int, sigma: float, border: Border, truncate: float) -> Tensor:
     radius = math.floor(truncate * sigma + 0.5)
-    weights = gaussian_weights(sigma, radius) if radius else torch.ones(1)
-    return correlation(size, weights, border).to(device)
+    return correlation(size, gaussian_weights(sigma, radius) if radius else torch.ones(1), border)
+
+
+@lru_cache(maxsize=64)
+def gaussian(size: int, sigma: float, border: Border, truncate: float, device: torch.device) -> LineMap:
+    """A Gaussian blur cut off at ``truncate`` sigmas."""
+    return LineMap.of(_gaussian_matrix(size, sigma, border, truncate), device)
 
 
 _GRAIN = 2.0**-22
 
 
 @lru_cache(maxsize=64)
-def exact_gaussian(size: int, sigma: float, device: torch.device) -> Tensor:
-    """`gaussian` with replicated border, for 8-bit samples, in weights that are multiples of 2^-22 and sum to one.
+def exact_gaussian(size: int, sigma: float, device: torch.device) -> LineMap:
+    """A Gaussian blur with replicated border for 8-bit samples, in weights that are multiples of 2^-22 and sum to one.
 
     Rows and columns then make sums of 52-bit integers, which float64 holds exactly: the truncation that follows gives
     the same grey level whatever order the products are summed in, hence on every device and for every split of a batch.
     """
-    matrix = (gaussian(size, sigma, replicate, 4, torch.device("cpu")) / _GRAIN).round_()
+    matrix = (_gaussian_matrix(size, sigma, replicate, 4) / _GRAIN).round_()
     matrix.diagonal().add_(1 / _GRAIN - matrix.sum(1))
-    return (matrix * _GRAIN).to(device)
+    return LineMap.of(matrix * _GRAIN, device)
 
 
 def zoom_geometry(size: int, factor: float) -> tuple[int, int]:
@@ -76,21 +118,23 @@ def zoom_geometry(size: int, factor: float) -> tuple[int, int]:
     return kept, round(kept * factor)
 
 
-@lru_cache(maxsize=128)
-def zoom(size: int, kept: int, stretched: int, device: torch.device) -> Tensor:
-    """The matrix that stretches the middle ``kept`` samples of a line and cuts out the middle ``size`` of the result.
+def zoom(images: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    """Stretch the middle of images and cut out the middle of the result, with aligned corners.
 
-    Linear interpolation with aligned corners: float64 ``[size, size]``.
+    Args:
+        images: float64 ``[B, C, H, W]``.
+        rows: The `zoom_geometry` of the height.
+        columns: The `zoom_geometry` of the width.
+
+    Returns:
+        float64 ``[B, C, H, W]``.
     """
-    output = torch.arange(size, dtype=torch.float64) + (stretched - size) // 2
-    position = output * ((kept - 1) / (stretched - 1))
-    low = position.floor().clamp(max=kept - 2)
-    fraction = position - low
-    columns = low.to(torch.int64)[:, None] + (size - kept) // 2 + torch.arange(2)
-    weights = torch.stack([1 - fraction, fraction], dim=1)
-    return torch.zeros(size, size, dtype=torch.float64).scatter_(1, columns, weights).to(device)
+    height, width = images.shape[2:]
+    middle = _middle(images, rows[0], columns[0])
+    stretched = interpolate(middle, (rows[1], columns[1]), mode="bilinear", align_corners=True)
+    return _middle(stretched, height, width)
 
 
-def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Apply one matrix along the rows and one along the columns of ``[..., H, W]``."""
-    return rows @ (images @ columns.T)
+def _middle(images: Tensor, height: int, width: int) -> Tensor:
+    top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
+    return images[:, :, top : top + height, left : left + width]

@@ -31,10 +31,10 @@ def apply_spatter(images: Tensor, parameters: Parameters, draws: Draws) -> Tenso
 
 
 def _blur(planes: Tensor, sigma: float) -> Tensor:
-    rows, columns = (
+    vertical, horizontal = (
         operators.gaussian(size, sigma, operators.replicate, 4, planes.device) for size in planes.shape[1:]
     )
-    return operators.separable(planes, rows, columns)
+    return operators.separable(planes, vertical, horizontal)
 
 
 def _mud(liquid: Tensor, threshold: float, sigma: float) -> Tensor:
@@ -47,8 +47,7 @@ def _water(liquid: Tensor, threshold: float, strength: float) -> Tensor:
     """How much light the water adds to each pixel: float64 ``[B, H, W]``."""
     # The reference casts to 8 bits without clipping, and the brightest drops wrap around.
     depth = (liquid * (liquid >= threshold)).mul_(255).to(torch.int32).bitwise_and_(255)
-    distance = _distance(_edges(depth)).clamp_(max=20)
-    relief = _emboss(_equalise(_mean3(distance).to(torch.uint8)))
+    relief = _emboss(_equalise(_mean3(_distance(_edges(depth))).to(torch.uint8)))
     cover = depth * relief
     return cover.div_(cover.amax((1, 2), keepdim=True).clamp(min=1)).mul_(strength)
 
@@ -95,34 +94,44 @@ def _grow(seeds: Tensor, allowed: Tensor) -> Tensor:
         seeds = grown
 
 
-# Steps of the chamfer metric in units of 2^-16: straight, diagonal, and the knight's move.
-_STRAIGHT, _DIAGONAL, _KNIGHT = 65536.0, 91750.0, 143976.0
-_FAR = 2.0**30
-
-
-def _sweep(distance: Tensor) -> Tensor:
-    """Pass the distances of all rows on to the rows below: float32 ``[B, H, W]``."""
-    width = distance.shape[2]
-    ramp = torch.arange(width, device=distance.device) * _STRAIGHT
-    steps = ((0, _STRAIGHT), (-1, _DIAGONAL), (1, _DIAGONAL), (-2, _KNIGHT), (2, _KNIGHT))
-    above = last = torch.full_like(distance[:, 0], _FAR)
-    rows = []
-    for row in distance.unbind(1):
-        wide, higher = pad(last, (2, 2), value=_FAR), pad(above, (1, 1), value=_FAR)
-        for shift, cost in steps:
-            row = torch.minimum(row, wide[:, 2 + shift : 2 + shift + width] + cost)
-        for shift in (0, 2):
-            row = torch.minimum(row, higher[:, shift : shift + width] + _KNIGHT)
-        row = (row - ramp).cummin(1).values + ramp
-        above, last = last, row
-        rows.append(row)
-    return torch.stack(rows, 1)
+# Steps of the chamfer metric: rows, columns and cost in units of 2^-16.
+_MOVES = (
+    ((0, 1), 65536),
+    ((1, 0), 65536),
+    ((1, 1), 91750),
+    ((1, -1), 91750),
+    ((1, 2), 143976),
+    ((2, 1), 143976),
+    ((1, -2), 143976),
+    ((2, -1), 143976),
+)
+_REACH = 20
+_FAR = 2.0**24
 
 
 def _distance(edges: Tensor) -> Tensor:
-    """Distance of every pixel to the nearest edge by the 5 x 5 chamfer metric: float64 ``[B, H, W]``."""
-    distance = _sweep(torch.where(edges, 0.0, _FAR))
-    return _sweep(distance.flip(1, 2)).flip(1, 2).to(torch.float64).mul_(2.0**-16)
+    """Distance of every pixel to the nearest edge by the 5 x 5 chamfer metric, at most 20: float64 ``[B, H, W]``.
+
+    A shortest way takes at most two kinds of moves and may take them in any order, so it is enough to allow one kind
+    after the other, each many times: 1, 2, 4, ... moves at once. Costs are whole and exact in float32.
+    """
+    distance = torch.where(edges, 0.0, _FAR)
+    for (down, right), cost in _MOVES:
+        for sign in (1, -1):
+            moves, left = 1, _REACH * 65536 // cost
+            while left:
+                _relax_(distance, sign * moves * down, sign * moves * right, moves * cost)
+                left -= moves
+                moves = min(2 * moves, left)
+    return distance.clamp_(max=_REACH * 65536).to(torch.float64).mul_(2.0**-16)
+
+
+def _relax_(distance: Tensor, down: int, right: int, cost: int) -> None:
+    """Shorten distances by a move that many rows down and columns to the right."""
+    height, width = distance.shape[1:]
+    source = distance[:, max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)]
+    target = distance[:, max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)]
+    torch.minimum(target, source + cost, out=target)
 
 
 def _mean3(planes: Tensor) -> Tensor:

@@ -22,11 +22,9 @@ def _flakes(normal: Tensor, mean: float, deviation: float, zoom: float, threshol
     """The brightest spots of enlarged noise, in whole grey levels: float64 ``[B, H, W]``."""
     layer = mean + deviation * normal
     if zoom != 1:
-        rows, columns = (
-            operators.zoom(size, *operators.zoom_geometry(size, zoom), normal.device) for size in normal.shape[1:]
-        )
-        layer = operators.separable(layer, rows, columns)
-    return layer.mul_(layer >= threshold).clamp_(0, 1).mul_(255).floor_()
+        rows, columns = (operators.zoom_geometry(size, zoom) for size in normal.shape[1:])
+        layer = operators.zoom(layer[:, None], rows, columns)[:, 0]
+    return layer.mul(layer >= threshold).clamp_(0, 1).mul_(255).floor_()
 
 
 def apply_snow(images: Tensor, parameters: Parameters, draws: Draws) -> Tensor:
