@@ -47,7 +47,7 @@ def _disk_terms(size: int, radius: float, sigma: float, device: torch.device) ->
     return [
         (value, operators.LineMap.of(operators.correlation(size, vector, operators.reflect), device))
         for value, vector in zip(values.tolist(), vectors.T, strict=True)
-        if abs(value) > 1e-9
+        if abs(value) > 1e-8
     ]
 
 

@@ -76,12 +76,12 @@ def bilinear(images: Tensor, x: Tensor, y: Tensor, border: operators.Border) -> 
     pixels = images.flatten(2)
     left, top = x.floor(), y.floor()
     across, down = (x - left).flatten(1)[:, None], (y - top).flatten(1)[:, None]
-    left, top = left.to(torch.int64), top.to(torch.int64)
     columns = [border(left + step, width) for step in (0, 1)]
     rows = [border(top + step, height).mul_(width) for step in (0, 1)]
 
     def read(row: Tensor, column: Tensor) -> Tensor:
-        return pixels.gather(2, (row + column).flatten(1)[:, None].expand(-1, channels, -1))
+        places = (row + column).to(torch.int64).flatten(1)
+        return pixels.gather(2, places[:, None].expand(-1, channels, -1))
 
     upper, lower = (torch.lerp(read(row, columns[0]), read(row, columns[1]), across) for row in rows)
     return torch.lerp(upper, lower, down).view(images.shape)

@@ -35,7 +35,7 @@ def _poisson_table(white: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cumulative Poisson probabilities of all 256 grey levels, each over the counts that ever occur.
 
     Returns:
-        first: int64 ``[256]``, the least count in the table of each level.
+        first: int32 ``[256]``, the least count in the table of each level.
         table: float64 ``[256, width]``, the probability of at most ``first + k`` photons; width is a power of two.
     """
     rate = torch.arange(256, dtype=torch.float64) * (white / 255)
@@ -47,7 +47,7 @@ def _poisson_table(white: float, device: torch.device) -> tuple[Tensor, Tensor]:
     log_probability = torch.xlogy(counts, rate[:, None]) - rate[:, None] - torch.lgamma(counts + 1)
     cumulative = log_probability.exp().cumsum(1)
     columns = first.to(torch.int64)[:, None] + torch.arange(width)
-    return first.to(torch.int64).to(device), cumulative.gather(1, columns).to(device)
+    return first.to(device, torch.int32), cumulative.gather(1, columns).to(device)
 
 
 def sample_shot_noise(random: Random, images: Tensor, parameters: Parameters) -> Draws:
@@ -55,14 +55,14 @@ def sample_shot_noise(random: Random, images: Tensor, parameters: Parameters) ->
     (white,) = parameters
     first, table = _poisson_table(white, images.device)
     width = table.shape[1]
-    level = images.to(torch.int64).flatten()
+    level = images.to(torch.int32).flatten()
     unit = random.uniform(0, *images.shape[1:]).flatten()
     start = level * width
     place = start - 1
     step = width // 2
     while step:  # a binary search, the same number of steps for every value
         beyond = table.view(-1).index_select(0, place + step) <= unit
-        place += beyond * step
+        place.add_(beyond, alpha=step)
         step //= 2
     counts = place - start + 1 + first.index_select(0, level)
     return (counts.view(images.shape).to(torch.float64),)

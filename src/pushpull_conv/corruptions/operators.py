@@ -14,20 +14,24 @@ from torch.nn.functional import interpolate
 
 
 def replicate(positions: Tensor, size: int) -> Tensor:
-    """Map positions outside [0, size) to the edge: a a | a b c | c c."""
+    """Map whole positions outside [0, size) to the edge: a a | a b c | c c."""
     return positions.clamp(0, size - 1)
 
 
 def reflect(positions: Tensor, size: int) -> Tensor:
-    """Mirror positions about the edge sample, which is not repeated: c b | a b c | b a."""
-    folded = positions.remainder(2 * size - 2)
-    return torch.minimum(folded, 2 * size - 2 - folded)
+    """Mirror whole positions about the edge sample, which is not repeated: c b | a b c | b a."""
+    return _fold(positions, size - 1.0)
 
 
 def mirror(positions: Tensor, size: int) -> Tensor:
-    """Mirror positions about the edge of the image, so that the edge sample is repeated: b a | a b c | c b."""
-    folded = positions.remainder(2 * size)
-    return torch.minimum(folded, 2 * size - 1 - folded)
+    """Mirror whole positions about the edge of the image, so that the edge sample is repeated: b a | a b c | c b."""
+    return _fold(positions + 0.5, size).sub_(0.5)
+
+
+def _fold(positions: Tensor, length: float) -> Tensor:
+    """Reflect a line of numbers at 0 and at ``length``, over and over."""
+    turns = (positions / (2 * length)).round_()
+    return positions.sub(turns, alpha=2 * length).abs_()
 
 
 Border = Callable[[Tensor, int], Tensor]
@@ -74,9 +78,9 @@ def separable(images: Tensor, vertical: LineMap, horizontal: LineMap) -> Tensor:
 def correlation(size: int, weights: Tensor, border: Border) -> Tensor:
     """The matrix that correlates a line of ``size`` samples with centred ``weights``: float64 ``[size, size]``."""
     radius = len(weights) // 2
-    sources = border(torch.arange(size)[:, None] + torch.arange(-radius, radius + 1), size)
+    positions = torch.arange(size, dtype=torch.float64)[:, None] + torch.arange(-radius, radius + 1)
     matrix = torch.zeros(size, size, dtype=torch.float64)
-    return matrix.scatter_add_(1, sources, weights.to(torch.float64).expand(size, -1))
+    return matrix.scatter_add_(1, border(positions, size).to(torch.int64), weights.to(torch.float64).expand(size, -1))
 
 
 def gaussian_weights(sigma: float, radius: int) -> Tensor:

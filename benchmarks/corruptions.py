@@ -1,0 +1,145 @@
+"""How fast the corruptions are, against the per-image package that people use today.
+
+    python benchmarks/corruptions.py [--sides 32 224] [--rounds 5] [--names fog frost ...]
+
+Both make the same pictures with the same ImageNet constants on one CPU thread: in every round each corrupts its batch
+once at each of the five severities, in turn. Printed per corruption: milliseconds of processor time per image, the mean
+over severities, as the median over rounds with the middle half of them; and the ratio of the medians. At 32 pixels a
+column has the CIFAR constants, which the peer lacks; with a GPU, a column has our images per second there.
+
+The peer is `imagecorruptions` (the extra `reference`).
+"""
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import cv2
+import imagecorruptions
+import numpy as np
+import torch
+from torch import Tensor
+from unit import hardware, milliseconds
+
+from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, corrupt
+
+NAMES = CORRUPTIONS + EXTRA_CORRUPTIONS
+BATCH = {32: 256, 224: 16}
+PEER_BATCH = {32: 8, 224: 1}
+GPU_BATCH = 256
+
+
+def main() -> None:
+    """Parse the arguments, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sides", type=int, nargs="+", choices=BATCH, default=list(BATCH))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--names", nargs="+", choices=NAMES, default=NAMES)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    print(f"{hardware()}; {options.rounds} rounds")
+    for side in options.sides:
+        table(side, options.names, options.rounds)
+
+
+def table(side: int, names: list[str], rounds: int) -> None:
+    """Measure every corruption at one side and print a row each."""
+    photographs = pictures(BATCH[side], side)
+    gpu = pictures(GPU_BATCH, side).cuda() if torch.cuda.is_available() else None
+    columns = ["peer, ms", "ours, ms", "peer / ours", "ours, images/s"]
+    columns += ["ours at CIFAR constants, ms"] * (side == 32) + ["ours on the GPU, images/s"] * (gpu is not None)
+    print(f"\n{side} x {side} pixels, batches of {BATCH[side]}\n")
+    print(f"| corruption | {' | '.join(columns)} |\n|---|{'--:|' * len(columns)}")
+    medians = []
+    for name in names:
+        calls = [peer(photographs[: PEER_BATCH[side]], name), ours(photographs, name, "imagenet")]
+        calls += [ours(photographs, name, "cifar")] * (side == 32)
+        times = compare(calls, rounds)
+        medians.append([middle for _, middle, _ in times])
+        cells = row(times)
+        if gpu is not None:
+            cells.append(f"{on_gpu(ours(gpu, name, 'imagenet').run, rounds):,.0f}")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    peer_sum, our_sum, *cifar_sum = map(sum, zip(*medians, strict=True))
+    sums = [
+        f"{peer_sum:.1f}",
+        f"{our_sum:.2f}",
+        f"{peer_sum / our_sum:.1f} x",
+        "",
+        *(f"{time:.2f}" for time in cifar_sum),
+    ]
+    print(f"| **sum** | {' | '.join(sums)} |{' |' * (gpu is not None)}", flush=True)
+
+
+def row(times: list[tuple[float, float, float]]) -> list[str]:
+    """The cells of one corruption."""
+    peer_cell, our_cell, *others = (f"{middle:.3g} ({low:.3g}–{high:.3g})" for low, middle, high in times)
+    peer_time, our_time = times[0][1], times[1][1]
+    ratio = "the peer fails" if math.isnan(peer_time) else f"{peer_time / our_time:.1f} x"
+    return [peer_cell, our_cell, ratio, f"{1000 / our_time:,.0f}", *others]
+
+
+def pictures(count: int, side: int) -> Tensor:
+    """Smooth random colours with texture: uint8 ``[count, 3, side, side]``."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, 3, 6, 6, generator=generator) * 255
+    smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic")
+    return (smooth + 12 * torch.randn(smooth.shape, generator=generator)).clamp(0, 255).to(torch.uint8)
+
+
+class Call(NamedTuple):
+    """Something to measure: ``run(severity)`` corrupts so many images."""
+
+    run: Callable[[int], object]
+    images: int
+
+
+def ours(images: Tensor, name: str, profile: str) -> Call:
+    """The whole batch at once."""
+    index = torch.arange(len(images), device=images.device)
+    return Call(lambda severity: corrupt(images, name, severity, index=index, profile=profile), len(images))
+
+
+def peer(images: Tensor, name: str) -> Call:
+    """One picture after the other."""
+    arrays = [np.ascontiguousarray(image) for image in images.permute(0, 2, 3, 1).numpy()]
+
+    def run(severity: int) -> None:
+        for array in arrays:
+            imagecorruptions.corrupt(array, corruption_name=name, severity=severity)
+
+    return Call(run, len(arrays))
+
+
+def compare(calls: list[Call], rounds: int) -> list[tuple[float, float, float]]:
+    """Lower quartile, median and upper quartile of each call's milliseconds per image, after a round of warm-up."""
+    times = [[processor_time(call) for call in calls] for _ in range(rounds + 1)][1:]
+    return [tuple(statistics.quantiles(column, n=4)) for column in zip(*times, strict=True)]
+
+
+def processor_time(call: Call) -> float:
+    """Milliseconds of processor time per image, mean over severities; not a number if the call fails."""
+    start = time.process_time()
+    try:
+        for severity in SEVERITIES:
+            call.run(severity)
+    except Exception as error:
+        print(f"<!-- {type(error).__name__}: {error} -->")
+        return math.nan
+    return 1000 * (time.process_time() - start) / len(SEVERITIES) / call.images
+
+
+def on_gpu(run: Callable[[int], object], rounds: int) -> float:
+    """Images per second on the GPU, the median over rounds."""
+    times = [
+        sum(milliseconds(lambda severity=severity: run(severity)) for severity in SEVERITIES) for _ in range(rounds + 1)
+    ]
+    return 1000 * len(SEVERITIES) * GPU_BATCH / statistics.median(times[1:])
+
+
+if __name__ == "__main__":
+    main()
