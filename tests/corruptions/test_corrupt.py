@@ -67,6 +67,18 @@ def test_an_image_is_the_same_for_every_number_of_threads(name):
         torch.set_num_threads(threads)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_is_the_same_on_the_gpu_but_for_rounding(name):
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    images = pictures(64)
+    for severity in SEVERITIES:
+        difference = make(images.cuda(), name, severity).cpu().int() - make(images, name, severity).int()
+        assert difference.abs().max() <= 1
+        assert (difference != 0).double().mean() < 1e-3
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_only_random_corruptions_depend_on_the_key(name):
     images = pictures(1).repeat(2, 1, 1, 1)

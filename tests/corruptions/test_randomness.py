@@ -117,3 +117,12 @@ def test_the_global_generators_are_neither_moved_nor_read():
     assert np.array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
     torch.manual_seed(1)
     assert torch.equal(source(4).normal(0, 10), before)
+
+
+@pytest.mark.gpu
+def test_the_bits_are_the_same_on_the_gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    index = torch.arange(100)
+    cpu, gpu = (Random.for_images(place, seed=-5, corruption=3, severity=2) for place in (index, index.cuda()))
+    assert torch.equal(cpu.bits(1, 1001), gpu.bits(1, 1001).cpu())

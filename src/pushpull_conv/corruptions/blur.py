@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pushpull_conv.corruptions import operators
 from pushpull_conv.corruptions.kernel import Draws, Kernel, no_draws, to_uint8
@@ -130,20 +131,17 @@ def trail(images: Tensor, radius: float, sigma: float, degrees: Tensor) -> Tenso
     angle = torch.deg2rad(degrees)[:, None]
     columns = (steps * torch.cos(angle) - 0.5).ceil_().to(torch.int64)
     rows = (steps * torch.sin(angle) - 0.5).ceil_().to(torch.int64)
+    # In the padded image a tap reads at one offset from every pixel, whatever the border.
     margin = taps - 1
-    padded = torch.nn.functional.pad(images, (margin,) * 4, mode="replicate")
     stride = width + 2 * margin
-    places = (torch.arange(height, device=images.device)[:, None] + margin) * stride + (
-        torch.arange(width, device=images.device) + margin
-    )
-    starts = rows * stride + columns
-    padded = padded.flatten(2)
+    padded = pad(images, (margin,) * 4, mode="replicate").flatten(2)
+    offsets = (rows + margin) * stride + columns + margin
+    places = torch.arange(height, device=images.device)[:, None] * stride + torch.arange(width, device=images.device)
     total = torch.zeros(count, channels, height * width, device=images.device)
     for tap, weight in enumerate(weights.tolist()):
-        sources = (places.flatten() + starts[:, tap, None])[:, None].expand(-1, channels, -1)
-        total.add_(padded.gather(2, sources), alpha=257 * weight)
-    sixteen_bits = total.round_().to(torch.int32)
-    return _to_8_bits(sixteen_bits).view(images.shape)
+        sources = places.flatten() + offsets[:, tap, None]
+        total.add_(padded.gather(2, sources[:, None].expand(-1, channels, -1)), alpha=257 * weight)
+    return _to_8_bits(total.round_().to(torch.int32)).view(images.shape)
 
 
 def _to_8_bits(values: Tensor) -> Tensor:

@@ -83,8 +83,8 @@ def bilinear(images: Tensor, x: Tensor, y: Tensor, border: operators.Border) -> 
         places = (row + column).to(torch.int64).flatten(1)
         return pixels.gather(2, places[:, None].expand(-1, channels, -1))
 
-    upper, lower = (torch.lerp(read(row, columns[0]), read(row, columns[1]), across) for row in rows)
-    return torch.lerp(upper, lower, down).view(images.shape)
+    upper, lower = (read(row, columns[0]).lerp_(read(row, columns[1]), across) for row in rows)
+    return upper.lerp_(lower, down).view(images.shape)
 
 
 def apply_elastic_transform(images: Tensor, parameters: Parameters, draws: Draws) -> Tensor:

@@ -42,6 +42,11 @@ def corrupt(
     was drawn before; torch's and numpy's global generators are neither read nor moved. The constants belong to the
     profile and do not change with the size of the images: see ``pushpull_conv.corruptions.spec``.
 
+    The published generators know square images of one side each. Other sizes follow rules that agree with them there:
+    zooms and pixelation treat each axis by its own length; the elastic transform measures by the shorter side; fog is
+    cut from a map whose side is the next power of two; a photograph of frost is enlarged if it would not cover the
+    image; everything else is in pixels.
+
     Args:
         images: uint8 ``[B, 3, H, W]`` on any device, red, green and blue; both sides at least 32. Grey images are three
             equal channels, and coloured noise or tints colour them.

@@ -35,8 +35,6 @@ def _fold(positions: Tensor, length: float) -> Tensor:
 
 
 Border = Callable[[Tensor, int], Tensor]
-
-
 _TILE = 32
 
 
