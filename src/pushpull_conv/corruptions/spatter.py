@@ -61,7 +61,7 @@ def _neighbours(planes: Tensor, mode: str) -> list[list[Tensor]]:
 
 def _edges(levels: Tensor) -> Tensor:
     """Canny's edges with thresholds 50 and 150, as OpenCV finds them in 8-bit planes: bool ``[B, H, W]``."""
-    (a, b, c), (d, _, e), (f, g, h) = _neighbours(levels.to(torch.float32), "replicate")
+    (a, b, c), (d, _, e), (f, g, h) = _neighbours(levels.to(torch.float64), "replicate")
     across = (c + 2 * e + h) - (a + 2 * d + f)
     down = (f + 2 * g + h) - (a + 2 * b + c)
     strength = across.abs() + down.abs()
