@@ -12,32 +12,13 @@ from pushpull_conv.corruptions.engine import KERNELS
 pytestmark = pytest.mark.reference
 NAMES = CORRUPTIONS + EXTRA_CORRUPTIONS
 
-# The fraction of values that may differ, by one grey level each, in all severities together: what the independent
-# implementation of the specification reached and as much again, and at least 5e-5 for a value here and there.
+# The fraction of values that may differ, by one grey level each, over all severities: twice what was measured, and at
+# least 5e-5. Only glass blur at 224 pixels differs more than the independent implementation of the specification: on
+# white areas at severity 4, whose whole grey levels the reference's rounding noise puts one lower.
 FRACTIONS = {
-    "cifar": {
-        "gaussian_blur": 0.0068,
-        "defocus_blur": 0.036,
-        "glass_blur": 0.013,
-        "zoom_blur": 0.0014,
-        "snow": 0.0012,
-        "elastic_transform": 0.0014,
-        "spatter": 8e-5,
-    },
-    "tiny-imagenet": {
-        "defocus_blur": 0.04,
-        "snow": 1.6e-4,
-        "elastic_transform": 4e-4,
-        "spatter": 1.4e-4,
-    },
-    "imagenet": {
-        "gaussian_blur": 0.0024,
-        "defocus_blur": 0.02,
-        "glass_blur": 0.005,
-        "zoom_blur": 4e-4,
-        "elastic_transform": 0.0042,
-        "spatter": 6e-5,
-    },
+    "cifar": {"glass_blur": 8e-5, "zoom_blur": 1.5e-3, "snow": 1.3e-3, "elastic_transform": 1.4e-3},
+    "tiny-imagenet": {"snow": 2e-4, "elastic_transform": 4e-4},
+    "imagenet": {"defocus_blur": 4.2e-3, "glass_blur": 7.4e-3, "zoom_blur": 4.2e-4, "elastic_transform": 4.2e-3},
 }
 EXACT = {
     "gaussian_noise",
