@@ -38,7 +38,9 @@ def _disk(radius: float, sigma: float) -> Tensor:
     disk = (offsets[:, None] ** 2 + offsets**2 <= radius**2).to(torch.float32)
     weights = operators.gaussian_weights(sigma, 1 if radius <= 8 else 2)
     smooth = operators.correlation(2 * half + 1, weights, operators.reflect).to(torch.float32)
-    return smooth @ (disk / disk.sum() @ smooth.T)
+    kernel = smooth @ (disk / disk.sum() @ smooth.T)
+    used = kernel.amax(0) > 1e-12
+    return kernel[used][:, used]
 
 
 @lru_cache(maxsize=32)

@@ -35,7 +35,7 @@ def _fold(positions: Tensor, length: float) -> Tensor:
 
 
 Border = Callable[[Tensor, int], Tensor]
-_TILE = 32
+_TILE = 16
 
 
 @dataclass(frozen=True, eq=False)
