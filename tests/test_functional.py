@@ -136,6 +136,16 @@ def test_without_inhibition_the_unit_is_a_rectified_convolution_and_bias():
     torch.testing.assert_close(push_pull_conv2d(x, weight, bias, 0.0), expected)
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (1, 1, 3, 8, 8)])
+def test_neither_an_image_nor_a_batch_is_refused_as_by_a_convolution(shape):
+    with pytest.raises(RuntimeError, match=r"Expected 3D .* or 4D"):
+        push_pull_conv2d(torch.randn(shape), torch.randn(4, 3, 3, 3))
+
+
+def test_an_empty_batch_gives_an_empty_response():
+    assert push_pull_conv2d(torch.randn(0, 3, 8, 8), torch.randn(4, 3, 3, 3)).shape == (0, 4, 6, 6)
+
+
 @pytest.mark.parametrize("form", [push_pull_conv2d, push_pull_conv2d_reference])
 def test_an_unbatched_image_gives_an_unbatched_response(form):
     x, weight = torch.randn(3, 9, 9), torch.randn(4, 3, 3, 3)
@@ -218,14 +228,22 @@ def test_the_arguments_are_left_as_they_were():
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_function_transforms():
-    x, weights, alphas = torch.randn(2, 3, 8, 8), torch.randn(5, 4, 3, 3, 3), torch.rand(5, 4)
-    for each in ("weight", "alpha", "both"):
-        dims = (None if each == "alpha" else 0, None if each == "weight" else 0)
-        mapped = torch.func.vmap(lambda weight, alpha: push_pull_conv2d(x, weight, None, alpha), dims)(
-            weights if dims[0] == 0 else weights[0], alphas if dims[1] == 0 else alphas[0]
-        )
-        looped = [push_pull_conv2d(x, weights[i * (dims[0] == 0)], None, alphas[i * (dims[1] == 0)]) for i in range(5)]
-        torch.testing.assert_close(mapped, torch.stack(looped), atol=1e-4, rtol=1e-4)
+    x, weights, alphas, biases = (
+        torch.randn(2, 3, 8, 8),
+        torch.randn(5, 4, 3, 3, 3),
+        torch.rand(5, 4),
+        torch.randn(5, 4),
+    )
+    stacked = (weights, biases, alphas)
+    for mapped in itertools.product([False, True], repeat=3):
+        if not any(mapped):
+            continue
+        arguments = [values if each else values[0] for values, each in zip(stacked, mapped, strict=True)]
+        dims = (None, *(0 if each else None for each in mapped))
+        responses = torch.func.vmap(push_pull_conv2d, dims)(x, *arguments)
+        for i, response in enumerate(responses):
+            single = [values[i] if each else values[0] for values, each in zip(stacked, mapped, strict=True)]
+            torch.testing.assert_close(response, push_pull_conv2d(x, *single), atol=1e-4, rtol=1e-4)
 
     def loss(weight, image):
         return push_pull_conv2d(image, weight).square().sum()

@@ -70,7 +70,7 @@ def push_pull_conv2d(
     """
     check_avg_kernel_size(avg_kernel_size)
     strength = _per_filter(alpha, weight)
-    batch, padding = _pad(x if x.dim() == 4 else x.unsqueeze(0), weight, padding, dilation, padding_mode)
+    batch, padding = _pad(x.unsqueeze(0) if x.dim() == 3 else x, weight, padding, dilation, padding_mode)
     push = F.conv2d(batch, weight, None, stride, padding, dilation, groups)
     dtype = torch.promote_types(push.dtype, torch.float32)
     with _autocast_off(x):
@@ -78,9 +78,9 @@ def push_pull_conv2d(
         offset = _offset(weight).to(dtype).flatten(1).unsqueeze(-1)
         response = _subtract_pull(push.to(dtype), offset, total, strength.to(dtype), avg_kernel_size)
         if bias is not None:
-            response = response.add_(bias.to(dtype).unsqueeze(-1).unsqueeze(-1))
+            response = response + bias.to(dtype).unsqueeze(-1).unsqueeze(-1)
     response = response.to(push.dtype)
-    return response if x.dim() == 4 else response.squeeze(0)
+    return response.squeeze(0) if x.dim() == 3 else response
 
 
 def push_pull_conv2d_reference(

@@ -76,7 +76,12 @@ def test_counts_are_those_made_by_hand(darkened, source):
     assert results.model == "linear"
     header = results.header
     assert (header.data, header.split, header.fingerprint) == ("digits", "test", source.fingerprint)
-    assert (header.images, header.suite, header.seed, header.frost) == (57, "cifar10-c", 4, load_frost("procedural").identity)
+    assert (header.images, header.suite, header.seed, header.frost) == (
+        57,
+        "cifar10-c",
+        4,
+        load_frost("procedural").identity,
+    )
 
 
 def test_the_benchmark_is_fifteen_by_five(darkened, source):

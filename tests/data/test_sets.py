@@ -284,7 +284,8 @@ def test_a_missing_batch(tmp_path, pixels, labels):
 @pytest.fixture
 def archive(tmp_path, monkeypatch, pixels, labels) -> Path:
     """The archive that the download finds, behind a file: address, and an empty cache."""
-    write_batch(tmp_path / "origin" / "cifar-10-batches-py" / "test_batch", pixels, labels)
+    for name in ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"):
+        write_batch(tmp_path / "origin" / "cifar-10-batches-py" / name, pixels, labels)
     path = tmp_path / "origin.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
         tar.add(tmp_path / "origin" / "cifar-10-batches-py", "cifar-10-batches-py")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pushpull_conv._version import __version__
 from pushpull_conv.benchmark.results import NAMES, Cell, Header, Results, ordered
 from pushpull_conv.benchmark.store import CLEAN, CellStore
-from pushpull_conv.benchmark.suites import SUITES
+from pushpull_conv.benchmark.suites import SUITES, Suite
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, FrostTextures, corrupt, load_frost
 from pushpull_conv.data import ImageSet
 from pushpull_conv.errors import InputError, require_name
@@ -98,18 +98,7 @@ def evaluate(
     if batch_size < 1:
         raise InputError(f"batch_size must be 1 or more, not {batch_size}")
     textures = frost if isinstance(frost, FrostTextures) else load_frost(frost)
-    header = Header(
-        data=source.name,
-        split=source.split,
-        fingerprint=source.fingerprint,
-        images=len(source),
-        classes=source.classes,
-        suite=chosen.name,
-        revision=chosen.revision,
-        seed=seed,
-        frost=textures.identity,
-        version=__version__,
-    )
+    header = _header(source, chosen, seed, textures)
     kept = None
     if store is not None:
         kept = CellStore(Path(store, "cells"), model=label, weights=weights_fingerprint(model), header=header)
@@ -121,8 +110,7 @@ def evaluate(
     with _evaluating(model):
         for done, key in enumerate(wanted, start=1):
             if key not in cells:
-                versions = _versions(source, key, make, batch_size)
-                cells[key] = _count(model, source, key, versions)
+                cells[key] = _count(model, source, key, _versions(source, key, make, batch_size))
                 if kept:
                     kept.add(key, cells[key])
             if on_cell:
@@ -132,6 +120,21 @@ def evaluate(
     if store is not None:
         results.save(Path(store, RESULTS_FILE))
     return results
+
+
+def _header(source: ImageSet, suite: Suite, seed: int, textures: FrostTextures) -> Header:
+    return Header(
+        data=source.name,
+        split=source.split,
+        fingerprint=source.fingerprint,
+        images=len(source),
+        classes=source.classes,
+        suite=suite.name,
+        revision=suite.revision,
+        seed=seed,
+        frost=textures.identity,
+        version=__version__,
+    )
 
 
 def weights_fingerprint(model: nn.Module) -> str:

@@ -48,7 +48,8 @@ def gallery_figure(sample: Sample, names: Sequence[str] = CORRUPTIONS) -> Figure
         f"One photo clean and under {len(names)} corruptions at severities {SEVERITIES[0]} to {SEVERITIES[-1]} "
         f"(image {sample.index}, seed {sample.seed}, severities of the {sample.profile} profile)."
     )
-    return Figure("gallery", "The corruptions", figure, caption)
+    dots = width / 0.55  # a picture is a little wider than that many inches: none of its pixels is lost
+    return Figure("gallery", "The corruptions", figure, caption, dpi=max(200, dots))
 
 
 @in_style

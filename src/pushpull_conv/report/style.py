@@ -70,6 +70,7 @@ class Figure:
         figure: The matplotlib figure.
         caption: What is shown, in which unit, and how to read it.
         values: Per group of marks (its SVG id) what each mark stands for, in drawing order; a page shows it on hover.
+        dpi: Dots an inch of the PNG file.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Figure:
     figure: Canvas
     caption: str
     values: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
+    dpi: float = _DPI
 
     def __post_init__(self) -> None:
         """Lay the figure out once and for all: every file then shows the same, and saving is faster."""
@@ -154,11 +156,11 @@ def svg_text(figure: Figure) -> str:
 
 
 def write(figure: Figure, path: Path) -> None:
-    """Write one file in the format that its suffix names: ``.svg``, ``.png`` (200 dots an inch or more) or ``.pdf``."""
+    """Write one file in the format that its suffix names: ``.svg``, ``.png`` or ``.pdf``."""
     _save(figure, path, path.suffix.removeprefix("."))
 
 
 def _save(figure: Figure, target: Path | io.StringIO, form: str) -> None:
     metadata = {"Title": figure.title, **_UNDATED.get(form, {})}
     with matplotlib.rc_context(_RC | {"svg.hashsalt": figure.name}):
-        figure.figure.savefig(target, format=form, metadata=metadata, dpi=_DPI)
+        figure.figure.savefig(target, format=form, metadata=metadata, dpi=figure.dpi)
