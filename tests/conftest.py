@@ -6,9 +6,13 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
 
+import hypothesis
 import torch
 
 torch.set_num_threads(1)
+# No test is about time: a shared machine may be slow.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture
