@@ -107,7 +107,8 @@ def tradeoff_figure(scores: Sequence[Score], baseline: Score, looks: Mapping[str
             zorder=3,
         )
         errors = f"clean error {percent(score.clean_error)}, mean error {percent(score.mean_error)}"
-        values[mark] = [f"{_with_r_net(score)}: {errors}"]
+        gain = "" if score.r_net is None else f", R_net {signed(score.r_net)} %"
+        values[mark] = [f"{score.model}: {errors}{gain}"]
     axes.margins(0.25)
     axes.set(xlabel="Clean top-1 error, %", ylabel=f"Mean top-1 error over {len(CORRUPTIONS)} corruptions, %")
     if baseline.r_net is not None:
@@ -116,11 +117,12 @@ def tradeoff_figure(scores: Sequence[Score], baseline: Score, looks: Mapping[str
         Line2D([], [], color=looks[s.model].color, marker=looks[s.model].marker, markersize=7, linestyle="none")
         for s in scores
     ]
-    figure.legend(handles, list(map(_with_r_net, scores)), loc="outside upper left", ncols=min(len(scores), 3))
+    labels = [s.model if s.r_net is None else f"{s.model} ({signed(s.r_net)} %)" for s in scores]
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(len(scores), 3))
     caption = (
         "Mean error over the corruptions against clean error, both in percent; lower left is better. "
-        f"R_net (dotted lines, in percent) is zero on the solid line through {baseline.model} and positive in the "
-        "shaded half below it, where the mean error falls by more points than the clean error rises."
+        f"R_net (in brackets and as dotted lines, in percent) is zero on the solid line through {baseline.model} and "
+        "positive in the shaded half below it, where the mean error falls by more points than the clean error rises."
     )
     return Figure("tradeoff", "Robustness against clean accuracy", figure, caption, values)
 
@@ -157,14 +159,11 @@ def _draw_r_net(axes: Axes, baseline: Score) -> None:
         axes.plot([left, right], heights, color=MUTED if level else INK, linewidth=width, linestyle=dash, zorder=1)
         start = (left, heights[0]) if heights[0] <= top else (left + heights[0] - top, top)  # where the line comes in
         if left <= start[0] < right - 0.05 * (right - left) and start[1] > bottom + 0.05 * (top - bottom):
-            name = f"R_net {level:+g}".replace("-", "−") if level else "R_net 0"
-            axes.annotate(name, start, (5, -1), textcoords="offset points", va="center", fontsize=7, color=MUTED)
+            name = rf"$R_\mathrm{{net}}$ {level:+g}".replace("-", "−") if level else r"$R_\mathrm{net}$ 0"
+            place = {"textcoords": "offset points", "va": "center"}
+            axes.annotate(name, start, (5, -1), **place, fontsize=7, color=MUTED, parse_math=True)
     axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.grid(visible=False)
-
-
-def _with_r_net(score: Score) -> str:
-    return score.model if score.r_net is None else f"{score.model} (R_net {signed(score.r_net)} %)"
 
 
 def _percent(fractions: Sequence[float]) -> list[float]:
