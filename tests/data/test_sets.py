@@ -13,7 +13,7 @@ import torch
 from image_files import CLASSES, encode, write_parquet
 from PIL import Image
 
-from pushpull_conv.data import DATA_SETS, ImageSet, cifar_batches, load_images
+from pushpull_conv.data import DATA_SETS, IN_MEMORY, ImageSet, cifar_batches, load_images
 from pushpull_conv.errors import InputError
 
 
@@ -144,7 +144,8 @@ def refuse(message: str, *args, **kwargs) -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    assert DATA_SETS == ("cifar10", "digits")
+    assert IN_MEMORY == ("cifar10", "digits")
+    assert DATA_SETS[2:] == ("tiny-imagenet", "imagenet", "imagenet-100", "imagenet-200", "folder")
     refuse("unknown data set 'cifar'; did you mean 'cifar10'", "cifar", "test")
     refuse("unknown split 'testing'; did you mean 'test'", "digits", "testing")
 

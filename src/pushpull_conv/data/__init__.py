@@ -2,6 +2,22 @@
 
 from pushpull_conv.data.batches import EvaluationBatches, TrainingBatches
 from pushpull_conv.data.image_set import ImageSet
-from pushpull_conv.data.sets import DATA_SETS, load_images
+from pushpull_conv.data.published import PublishedSet, open_published
+from pushpull_conv.data.sets import DATA_SETS, IN_MEMORY, load_images, open_images
+from pushpull_conv.data.source import Batch, ImageSource
+from pushpull_conv.data.stream import ImageStream
 
-__all__ = ["DATA_SETS", "EvaluationBatches", "ImageSet", "TrainingBatches", "load_images"]
+__all__ = [
+    "DATA_SETS",
+    "IN_MEMORY",
+    "Batch",
+    "EvaluationBatches",
+    "ImageSet",
+    "ImageSource",
+    "ImageStream",
+    "PublishedSet",
+    "TrainingBatches",
+    "load_images",
+    "open_images",
+    "open_published",
+]

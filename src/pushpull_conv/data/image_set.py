@@ -3,10 +3,13 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from pushpull_conv.data.source import Batch
 from pushpull_conv.errors import InputError
 
 
@@ -54,13 +57,7 @@ class ImageSet:
                     f"{field} of {self._title} must be int64 [{len(self.images)}], one for each image, "
                     f"not {values.dtype} {[*values.shape]}"
                 )
-        outside = (self.labels < 0) | (self.labels >= self.num_classes)
-        if outside.any():
-            place = int(outside.nonzero()[0])
-            raise InputError(
-                f"label {int(self.labels[place])} of image {place} of {self._title} is outside "
-                f"0 to {self.num_classes - 1}, its {self.num_classes} classes"
-            )
+        require_labels(self.labels, self.num_classes, self._title)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -77,6 +74,12 @@ class ImageSet:
         return len(self.classes)
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of every image, in pixels."""
+        height, width = self.images.shape[2:]
+        return height, width
+
+    @property
     def device(self) -> torch.device:
         """Where the images lie."""
         return self.images.device
@@ -89,6 +92,11 @@ class ImageSet:
             digest.update(part.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """Every image once, in order, ``batch_size`` at a time, on the set's device; the last batch may be smaller."""
+        parts = (values.split(batch_size) for values in (self.images, self.labels, self.index))
+        return itertools.starmap(Batch, zip(*parts, strict=True))
+
     def to(self, device: torch.device | str) -> "ImageSet":
         """The same set on ``device``."""
         return dataclasses.replace(
@@ -98,3 +106,16 @@ class ImageSet:
     @property
     def _title(self) -> str:
         return f"{self.name}/{self.split}"
+
+
+def require_labels(labels: Tensor, num_classes: int, title: str) -> None:
+    """Raise `InputError` where a set has no labels or one that is no class."""
+    if len(labels) == 0:
+        raise InputError(f"{title} has no images")
+    outside = (labels < 0) | (labels >= num_classes)
+    if outside.any():
+        place = int(outside.nonzero()[0])
+        raise InputError(
+            f"label {int(labels[place])} of image {place} of {title} is outside "
+            f"0 to {num_classes - 1}, its {num_classes} classes"
+        )

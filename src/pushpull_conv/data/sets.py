@@ -1,7 +1,7 @@
-"""The data sets that can be loaded by name."""
+"""The data sets that can be opened by name."""
 
+import dataclasses
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,12 @@ from torch import Tensor
 
 from pushpull_conv.data.cifar_batches import FOLDER as CIFAR_BATCHES
 from pushpull_conv.data.cifar_batches import download_cifar_batches, read_cifar_batches
-from pushpull_conv.data.folders import read_class_folders
+from pushpull_conv.data.folders import class_names, list_class_folders
 from pushpull_conv.data.image_set import ImageSet
-from pushpull_conv.data.parquet import read_parquet
-from pushpull_conv.data.spec import DataSpec
+from pushpull_conv.data.parquet import list_parquet
+from pushpull_conv.data.source import ImageSource
+from pushpull_conv.data.spec import DataSpec, class_list
+from pushpull_conv.data.stream import ImageStream
 from pushpull_conv.errors import InputError, require_module, require_name
 
 SPLITS = ("train", "test")
@@ -22,14 +24,71 @@ CIFAR10 = DataSpec(
     name="cifar10",
     classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     size=32,
+    held_out=("test",),
 )
+IMAGENET = class_list("imagenet")
+STREAMED = {
+    spec.name: spec
+    for spec in (
+        DataSpec("tiny-imagenet", class_list("imagenet-200"), size=64),
+        DataSpec("imagenet", IMAGENET, size=224, resize=256),
+        DataSpec("imagenet-100", class_list("imagenet-100"), size=224, resize=256, within=IMAGENET),
+        DataSpec("imagenet-200", class_list("imagenet-200"), size=224, resize=256, within=IMAGENET),
+    )
+}
+FOLDER = "folder"
+IN_MEMORY = (CIFAR10.name, "digits")
+"""The names that `load_images` knows."""
+DATA_SETS = (*IN_MEMORY, *STREAMED, FOLDER)
+"""The names that `open_images` knows."""
+
+
+def open_images(name: str, split: str, *, root: str | os.PathLike[str] | None = None) -> ImageSource:
+    """Open one split of a data set: in memory where it is small, else decoded from its files while it is used.
+
+    Args:
+        name: One of `DATA_SETS`. Those that `load_images` knows, and: ``"tiny-imagenet"``, 64 x 64 pixels, 200 classes.
+            ``"imagenet"``, 1000 classes, ``"imagenet-100"`` and ``"imagenet-200"``, parts of it: photographs whose
+            shorter side is scaled to 256 pixels and whose central 224 x 224 are cut out. ``"folder"``: any tree of
+            class folders, whose names are the classes, scaled and cut in the same way.
+        split: ``"train"`` or ``"test"``; the validation images of these sets are their test images, as their own test
+            labels are not public.
+        root: The folder that holds the set as class folders (``train/<class>/*``, and ``val``, ``validation`` or
+            ``test``) or as Parquet files (``train-*.parquet``, ``validation-*.parquet``, ...; not for ``"folder"``). A
+            part of ImageNet may lie in the whole one.
+
+    Returns:
+        The images in the order of the files; of a tree of class folders, in alphabetical order.
+
+    Raises:
+        InputError: The name or split is unknown; the folder is missing, empty or has other classes; a file is truncated
+            or laid out otherwise; a label is out of range.
+
+    Example:
+        >>> source = open_images("digits", "test")
+        >>> [len(batch.labels) for batch in source.batches(200)], source.size
+        ([200, 155], (32, 32))
+    """
+    require_name("data set", name, DATA_SETS)
+    if name in IN_MEMORY:
+        return load_images(name, split, root=root)
+    require_name("split", split, SPLITS)
+    if root is None:
+        raise InputError(f"{name} is not downloaded; give the folder that holds it (--data)")
+    folder = Path(root).expanduser()
+    stream = _open_folder(split, folder) if name == FOLDER else _stream(STREAMED[name], split, folder)
+    if stream is None:
+        kinds = "{0}/<class>/*" if name == FOLDER else "{0}/<class>/* or {0}-*.parquet"
+        names = DataSpec.held_out if split == "test" else ("train",)
+        raise _nothing_in(folder, split, name, ", ".join(kinds.format(alias) for alias in names))
+    return stream
 
 
 def load_images(name: str, split: str, *, root: str | os.PathLike[str] | None = None) -> ImageSet:
-    """Load one split of a data set into memory.
+    """Load one split of a small data set into memory.
 
     Args:
-        name: One of `DATA_SETS`. ``"cifar10"``: 50,000 training and 10,000 test photographs of 32 x 32 pixels in 10
+        name: One of `IN_MEMORY`. ``"cifar10"``: 50,000 training and 10,000 test photographs of 32 x 32 pixels in 10
             classes. ``"digits"``: 1,797 handwritten digits, enlarged from 8 x 8 to 32 x 32 pixels; scikit-learn ships
             them, so they need neither files nor network.
         split: ``"train"`` or ``"test"``.
@@ -49,28 +108,60 @@ def load_images(name: str, split: str, *, root: str | os.PathLike[str] | None = 
         >>> len(train), train.classes[:3], train.images.dtype
         (1442, ('0', '1', '2'), torch.uint8)
     """
-    load = _LOADERS[require_name("data set", name, DATA_SETS)]
-    return load(require_name("split", split, SPLITS), None if root is None else Path(root).expanduser())
+    require_name("data set", name, IN_MEMORY)
+    require_name("split", split, SPLITS)
+    folder = None if root is None else Path(root).expanduser()
+    return _load_digits(split, folder) if name == "digits" else _load_cifar10(split, folder)
+
+
+def larger_set(source: ImageSource) -> tuple[str, ...]:
+    """The classes that files of a source's data set may be of: its own, or those of the set that it is a part of."""
+    spec = STREAMED.get(source.name)
+    return spec.within if spec and spec.within else source.classes
+
+
+def _stream(spec: DataSpec, split: str, root: Path) -> ImageStream | None:
+    """One split from Parquet files or else from class folders, whichever lies in ``root``; None if neither does."""
+    if not root.is_dir():
+        raise InputError(f"data folder '{root}' is missing; give the folder of {spec.name}")
+    names = _names_of(split, spec)
+    if shards := next((files for name in names if (files := sorted(root.glob(f"{name}-*.parquet")))), None):
+        return ImageStream(list_parquet(shards, spec), spec, split)
+    if folder := _split_folder(root, names):
+        return ImageStream(list_class_folders(folder, spec), spec, split)
+    return None
+
+
+def _open_folder(split: str, root: Path) -> ImageStream | None:
+    """Any tree of class folders; the names of the folders are the classes."""
+    spec = DataSpec(FOLDER, (), size=224, resize=256)
+    if folder := _split_folder(root, _names_of(split, spec)):
+        spec = dataclasses.replace(spec, classes=tuple(class_names(folder)))
+        return ImageStream(list_class_folders(folder, spec), spec, split)
+    return None
+
+
+def _names_of(split: str, spec: DataSpec) -> tuple[str, ...]:
+    return ("train",) if split == "train" else spec.held_out
+
+
+def _split_folder(root: Path, names: tuple[str, ...]) -> Path | None:
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def _nothing_in(root: Path, split: str, name: str, expected: str) -> InputError:
+    return InputError(f"data folder '{root}' has no {split} images of {name}; expected {expected}")
 
 
 def _load_cifar10(split: str, root: Path | None) -> ImageSet:
-    images, labels = _read_cifar10(split, _cached_cifar10() if root is None else root)
+    folder = _cached_cifar10() if root is None else root
+    if stream := _stream(CIFAR10, split, folder):
+        return stream.load()
+    if not (folder / CIFAR_BATCHES).is_dir():
+        expected = f"{split}-*.parquet, {split}/<class>/*.png or {CIFAR_BATCHES}"
+        raise _nothing_in(folder, split, CIFAR10.name, expected)
+    images, labels = read_cifar_batches(folder / CIFAR_BATCHES, split)
     return ImageSet(images, labels, CIFAR10.classes, torch.arange(len(images)), CIFAR10.name, split)
-
-
-def _read_cifar10(split: str, root: Path) -> tuple[Tensor, Tensor]:
-    if not root.is_dir():
-        raise InputError(f"data folder '{root}' is missing; give the folder of cifar10, or none to download it")
-    if shards := sorted(root.glob(f"{split}-*.parquet")):
-        return read_parquet(shards, CIFAR10)
-    if (root / split).is_dir():
-        return read_class_folders(root / split, CIFAR10)
-    if (root / CIFAR_BATCHES).is_dir():
-        return read_cifar_batches(root / CIFAR_BATCHES, split)
-    raise InputError(
-        f"data folder '{root}' has no {split} images of cifar10; expected {split}-*.parquet, {split}/<class>/*.png "
-        f"or {CIFAR_BATCHES}"
-    )
 
 
 def _cached_cifar10() -> Path:
@@ -99,8 +190,3 @@ def _digits_split(labels: Tensor, split: str) -> Tensor:
     for label in labels.unique():
         is_test[(labels == label).nonzero()[4::5]] = True
     return (is_test if split == "test" else ~is_test).nonzero()[:, 0]
-
-
-_LOADERS: dict[str, Callable[[str, Path | None], ImageSet]] = {"cifar10": _load_cifar10, "digits": _load_digits}
-DATA_SETS = tuple(_LOADERS)
-"""The names that `load_images` knows."""

@@ -1,6 +1,7 @@
 """What a data set must look like, whatever the files it is read from."""
 
 import dataclasses
+import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,22 +13,57 @@ class DataSpec:
     """The fixed facts of a data set.
 
     Args:
-        name: As `load_images` knows it.
+        name: As `open_images` knows it.
         classes: The class names, in the order of the labels.
-        size: Height and width of every image, in pixels.
+        size: Height and width of every image as it reaches a network, in pixels.
+        resize: Length to which an image's shorter side is scaled before the centre is cut out, in pixels. None: images
+            have their size already, and others are refused.
+        within: The classes of the larger set that the files may be of; images of other classes than ``classes`` are
+            left out. None: the files are of ``classes`` exactly.
+        held_out: What the split ``"test"`` may be called in file and folder names, the preferred name first.
     """
 
     name: str
     classes: tuple[str, ...]
     size: int
+    resize: int | None = None
+    within: tuple[str, ...] | None = None
+    held_out: tuple[str, ...] = ("val", "validation", "test")
 
     def require_classes(self, found: Sequence[str], place: Path) -> None:
-        """Raise `InputError` unless ``found``, the classes at ``place``, are this data set's, in its order."""
-        if tuple(found) != self.classes:
+        """Raise `InputError` unless ``found``, the classes at ``place``, are this data set's, in its order.
+
+        Where the data set is part of a larger one, more classes of the larger one may be among them.
+        """
+        if tuple(found) == self.classes:
+            return
+        if self.within is None:
             raise InputError(
                 f"'{place}' has {len(found)} classes ({_shortened(found)}); "
                 f"{self.name} has {len(self.classes)}: {_shortened(self.classes)}"
             )
+        if unknown := [name for name in found if name not in set(self.within)]:
+            raise InputError(
+                f"'{place}' has the classes {_shortened(unknown)}, which are not of {self.name}; remove them"
+            )
+        if missing := [name for name in self.classes if name not in set(found)]:
+            raise InputError(f"'{place}' lacks the classes {_shortened(missing)} of {self.name}; copy all of them")
+
+    def labels_of(self, found: Sequence[str]) -> tuple[int | None, ...]:
+        """The label of each class in ``found``; None for those of the larger set only."""
+        places = {name: label for label, name in enumerate(self.classes)}
+        return tuple(places.get(name) for name in found)
+
+
+def class_list(name: str) -> tuple[str, ...]:
+    """The synset ids of ``imagenet``, ``imagenet-100`` or ``imagenet-200``, in the order of the labels.
+
+    Example:
+        >>> len(class_list("imagenet")), class_list("imagenet-100")[:2]
+        (1000, ('n01514668', 'n01537544'))
+    """
+    text = (importlib.resources.files("pushpull_conv.data") / "classes" / f"{name}.txt").read_text(encoding="utf-8")
+    return tuple(line for line in text.splitlines() if not line.startswith("#"))
 
 
 def _shortened(names: Sequence[str]) -> str:

@@ -1,0 +1,60 @@
+"""What the benchmark needs of labelled images, whether they lie in memory or are decoded while it runs."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
+    """Some images with what belongs to them.
+
+    Args:
+        images: uint8 ``[B, 3, H, W]``, RGB.
+        labels: int64 ``[B]``.
+        index: int64 ``[B]``, each image's place in its full data set, the key of its corruption.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+class ImageSource(Protocol):
+    """One split of a data set: images of one size, in a fixed order."""
+
+    @property
+    def name(self) -> str:
+        """The data set (``"cifar10"``)."""
+
+    @property
+    def split(self) -> str:
+        """``"train"`` or ``"test"``."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The name of each class."""
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, also if some have no image here."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 ``[N]``, places in ``classes``."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of every image, in pixels."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, over all that decides images, labels and index: the identity that results record."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """Every image once, in order, ``batch_size`` at a time; the last batch may be smaller."""
