@@ -3,6 +3,7 @@
 Libraries load inside the commands, so that ``pushpull --help`` answers at once.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,6 +44,11 @@ VariantOption = Annotated[
 FrostOption = Annotated[
     str,
     typer.Option(metavar="SOURCE", help="Frost textures: procedural, reference (extra) or a folder of photographs."),
+]
+SuiteOption = Annotated[str | None, typer.Option(help="The protocol of the benchmark.  [default: the data set's]")]
+SeedOption = Annotated[int, typer.Option(help="Key of the corruptions' randomness.")]
+CorruptionOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Only this corruption; may be repeated.")
 ]
 
 
@@ -104,19 +110,30 @@ def train(
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run's folder, a .safetensors file, or a model name with --weights.")],
-    data_set: Annotated[str, typer.Option("--data-set", metavar="NAME", help="Whose test images: cifar10, digits.")],
+    data_set: Annotated[
+        str,
+        typer.Option(
+            "--data-set",
+            metavar="NAME",
+            help="Whose test images: cifar10, digits, tiny-imagenet, imagenet, imagenet-100, imagenet-200 or folder.",
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the results.")],
     data: DataOption = None,
     weights: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="Weights for a model given by name.")
     ] = None,
     label: Annotated[str | None, typer.Option(help="The model's name in tables.  [default: the name of --out]")] = None,
-    suite: Annotated[str, typer.Option(help="The protocol of the benchmark.")] = "cifar10-c",
-    seed: Annotated[int, typer.Option(help="Key of the corruptions' randomness.")] = 1234,
+    suite: SuiteOption = None,
+    seed: SeedOption = 1234,
     frost: FrostOption = "procedural",
-    corruption: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this corruption; may be repeated.")
+    jpeg: Annotated[
+        bool, typer.Option("--jpeg/--no-jpeg", help="Store corrupted images as JPEG where the suite does.")
+    ] = True,
+    published: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Read the corrupted images from this set; generate none.")
     ] = None,
+    corruption: CorruptionOption = None,
     severity: Annotated[
         list[int] | None, typer.Option(metavar="1-5", help="Only this severity; may be repeated.")
     ] = None,
@@ -124,17 +141,21 @@ def evaluate(
 ) -> None:
     """Benchmark one model on clean and corrupted test images.
 
-    Safe to repeat: finished cells are kept.
+    The corrupted images are generated while they are used, or read from a set on the disk. Safe to repeat: finished
+    cells are kept.
 
     Example: **pushpull evaluate runs/quickstart/PP3 --data-set digits --out results/PP3**
 
     Example: **pushpull evaluate timm:resnet18 --weights mine.pt --data-set cifar10 --data cifar10 --out results/mine**
+
+    Example: **pushpull evaluate timm:resnet50 --weights mine.pt --data-set imagenet --data imagenet --published
+    ImageNet-C --out results/published**
     """
-    from pushpull_conv.data import load_images
+    from pushpull_conv.data import open_images
     from pushpull_conv.experiment import benchmark, error_table, open_classifier
 
     console = Console()
-    images = load_images(data_set, "test", root=data)
+    images = open_images(data_set, "test", root=data)
     results = benchmark(
         open_classifier(model, images, weights),
         images,
@@ -143,6 +164,8 @@ def evaluate(
         suite=suite,
         seed=seed,
         frost=frost,
+        jpeg=jpeg,
+        published=published,
         batch_size=batch_size,
         corruptions=corruption,
         severities=severity,
@@ -170,24 +193,69 @@ def compare(
 
 @app.command()
 def corrupt(
-    photo: Annotated[Path, typer.Argument(help="A picture that Pillow can read.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The figure: .png, .svg or .pdf.")],
+    photo: Annotated[Path | None, typer.Argument(help="A picture that Pillow can read.")] = None,
+    *,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="PATH", help="The figure (.png, .svg or .pdf), or the set's folder.")
+    ],
+    data_set: Annotated[
+        str | None,
+        typer.Option("--data-set", metavar="NAME", help="Write this data set's corrupted test images instead."),
+    ] = None,
+    data: DataOption = None,
     profile: Annotated[
-        str, typer.Option(help="The benchmark's constants: imagenet, tiny-imagenet or cifar.")
-    ] = "imagenet",
-    seed: Annotated[int, typer.Option(help="Key of the randomness.")] = 0,
+        str | None,
+        typer.Option(help="The constants for a picture: imagenet, tiny-imagenet or cifar.  [default: imagenet]"),
+    ] = None,
+    suite: SuiteOption = None,
+    seed: SeedOption = 1234,
     frost: FrostOption = "procedural",
+    corruption: CorruptionOption = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that write a set side by side.  [default: one for each core]")
+    ] = None,
 ) -> None:
-    """Draw a picture under all 19 corruptions at the 5 severities.
+    """Draw a picture under all 19 corruptions, or write a data set's corrupted images to the disk.
 
-    The picture is scaled and cropped to the profile's size: 224, 64 or 32 pixels.
+    The picture is scaled and cropped to the profile's size: 224, 64 or 32 pixels, and drawn at the 5 severities.
+
+    A data set's images are written as CIFAR-10-C, Tiny-ImageNet-C or ImageNet-C lie on the disk. Safe to repeat: what
+    is finished is kept.
 
     Example: **pushpull corrupt photo.jpg --out corruptions.png**
-    """
-    from pushpull_conv.comparison import preview
 
-    preview(photo, out, profile=profile, seed=seed, frost=frost)
-    Console().print(f"figure: {out}", highlight=False, soft_wrap=True)
+    Example: **pushpull corrupt --data-set cifar10 --data cifar10 --out CIFAR-10-C**
+    """
+    console = Console()
+    for_sets = {"--data": data, "--suite": suite, "--corruption": corruption, "--workers": workers}
+    misplaced = [
+        name for name, value in ({"--profile": profile} if data_set else for_sets).items() if value is not None
+    ]
+    if (photo is None) == (data_set is None):
+        raise InputError("corrupt needs either a picture or --data-set, and not both")
+    if misplaced:
+        raise InputError(f"{misplaced[0]} does not go with {'--data-set' if data_set else 'a picture'}; leave it out")
+    if photo is not None:
+        from pushpull_conv.comparison import preview
+
+        preview(photo, out, profile=profile or "imagenet", seed=seed, frost=frost)
+        console.print(f"figure: {out}", highlight=False, soft_wrap=True)
+    elif data_set is not None:
+        from pushpull_conv.data import open_images
+        from pushpull_conv.experiment import corrupt_set
+
+        images = open_images(data_set, "test", root=data)
+        manifest = corrupt_set(
+            images,
+            out,
+            suite=suite,
+            seed=seed,
+            frost=frost,
+            corruptions=corruption,
+            workers=workers or os.cpu_count() or 1,
+            console=console,
+        )
+        console.print(f"set: {manifest}", highlight=False, soft_wrap=True)
 
 
 def _experiment(

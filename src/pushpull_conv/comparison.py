@@ -95,8 +95,8 @@ def _origin(folder: Path) -> dict[str, str]:
 def _load_sample(folder: Path, header: Header) -> Sample | None:
     """Return the image that `benchmark` kept, None where it or the frost textures are not at hand."""
     pictures = sorted(folder.glob("sample-*.png"))
-    source = header.frost.partition("-")[0].partition(":")[0]
-    if not pictures or source not in {"procedural", "reference"}:
+    source = (header.frost or "").partition("-")[0].partition(":")[0]
+    if not pictures or header.seed is None or source not in {"procedural", "reference"}:
         return None
     return Sample(
         photo=read_photo(pictures[0]),

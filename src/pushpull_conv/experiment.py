@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pushpull_conv.benchmark import CellEvent, Results, evaluate
+from pushpull_conv.benchmark import CellEvent, Results, evaluate, suite_of, write_set
 from pushpull_conv.comparison import compare
 from pushpull_conv.corruptions import load_frost
-from pushpull_conv.data import ImageSet, load_images
+from pushpull_conv.data import ImageSet, ImageSource, load_images
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import MODEL_FILE, RECIPE_FILE, RESULTS_FILE, atomic_write, writable_folder
 from pushpull_conv.models import Classifier, create_model, load_checkpoint, load_weights_
@@ -53,7 +53,8 @@ class Experiment:
 
     def run(self) -> Path:
         """Train, benchmark and compare all variants; return the report's page."""
-        load_frost(self.recipe.benchmark.frost)  # fails now rather than after hours of training
+        load_frost(self.recipe.benchmark.frost)  # this and the next fail now rather than after hours of training
+        suite_of(self.images("test"), self.recipe.benchmark.suite)
         for variant in self.recipe.variants:
             self.train(variant)
         for variant in self.recipe.variants:
@@ -84,6 +85,7 @@ class Experiment:
             suite=settings.suite,
             seed=self.recipe.seed,
             frost=settings.frost,
+            jpeg=settings.jpeg,
             batch_size=settings.batch_size,
             console=self.console,
         )
@@ -114,15 +116,17 @@ def _difference(stored: Any, wanted: Any, key: str = "") -> str:
 
 def benchmark(
     classifier: Classifier,
-    images: ImageSet,
+    images: ImageSource,
     folder: Path,
     *,
     label: str,
-    suite: str,
+    suite: str | None,
     seed: int,
     frost: str,
     batch_size: int,
     console: Console,
+    jpeg: bool = True,
+    published: Path | None = None,
     corruptions: Sequence[str] | None = None,
     severities: Sequence[int] | None = None,
 ) -> Results:
@@ -139,6 +143,8 @@ def benchmark(
             corruptions=corruptions,
             severities=severities,
             frost=frost,
+            jpeg=jpeg,
+            published=published,
             batch_size=batch_size,
             device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
             store=folder,
@@ -152,6 +158,18 @@ def benchmark(
 @contextlib.contextmanager
 def _cell_bar(label: str, console: Console) -> Iterator[Callable[[CellEvent], None]]:
     """Show a bar over the cells with the last one's error and the time left; leave one line at the end."""
+    with _bar(label, "cells benchmarked", console) as show:
+
+        def on_cell(event: CellEvent) -> None:
+            place = event.corruption if event.severity == 0 else f"{event.corruption} {event.severity}"
+            show(event.done, event.total, f"{place}: error {event.cell.error:.1%}")
+
+        yield on_cell
+
+
+@contextlib.contextmanager
+def _bar(label: str, done: str, console: Console) -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar with a text of its state and the time left; leave one line that says what was done at the end."""
     columns = (
         TextColumn("[bold]{task.description}"),
         BarColumn(),
@@ -163,19 +181,46 @@ def _cell_bar(label: str, console: Console) -> Iterator[Callable[[CellEvent], No
     ) as progress:
         task = progress.add_task(label, total=None, state="")
 
-        def on_cell(event: CellEvent) -> None:
-            place = event.corruption if event.severity == 0 else f"{event.corruption} {event.severity}"
-            state = f"{place}: error {event.cell.error:.1%}"
-            progress.update(task, completed=event.done, total=event.total, state=state)
+        def show(completed: int, total: int, state: str) -> None:
+            progress.update(task, completed=completed, total=total, state=state)
 
-        yield on_cell
-    console.print(f"{label}  {progress.tasks[task].completed:.0f} cells benchmarked", highlight=False)
+        yield show
+    console.print(f"{label}  {progress.tasks[task].completed:.0f} {done}", highlight=False)
 
 
-def _save_sample(images: ImageSet, folder: Path) -> None:
+def corrupt_set(
+    images: ImageSource,
+    folder: Path,
+    *,
+    suite: str | None,
+    seed: int,
+    frost: str,
+    corruptions: Sequence[str] | None,
+    workers: int,
+    console: Console,
+) -> Path:
+    """Write a corrupted set under a progress bar and return its manifest.
+
+    The arguments are those of `pushpull_conv.benchmark.write_set`.
+    """
+    with _bar(images.name, "parts written", console) as show:
+        return write_set(
+            images,
+            folder,
+            suite=suite,
+            seed=seed,
+            corruptions=corruptions,
+            frost=frost,
+            workers=workers,
+            on_part=lambda event: show(event.done, event.total, event.name),
+        )
+
+
+def _save_sample(images: ImageSource, folder: Path) -> None:
     """Keep the first image, its place in its name, so that a report can show the corruptions without the data."""
-    with atomic_write(folder / f"sample-{int(images.index[0])}.png") as temporary:
-        Image.fromarray(images.images[0].permute(1, 2, 0).cpu().numpy()).save(temporary)
+    first = next(images.batches(1))
+    with atomic_write(folder / f"sample-{int(first.index)}.png") as temporary:
+        Image.fromarray(first.images[0].permute(1, 2, 0).cpu().numpy()).save(temporary)
 
 
 def error_table(results: Results) -> Table:
@@ -191,7 +236,7 @@ def error_table(results: Results) -> Table:
     return table
 
 
-def open_classifier(model: str, images: ImageSet, weights: Path | None) -> Classifier:
+def open_classifier(model: str, images: ImageSource, weights: Path | None) -> Classifier:
     """Return the classifier that a user names.
 
     Args:

@@ -17,7 +17,7 @@ from pushpull_conv._version import __version__
 from pushpull_conv.files import atomic_write
 
 PROVENANCE_FILE = "provenance.json"
-_PACKAGES = ("torch", "numpy", "lightning", "timm", "torchvision")
+_PACKAGES = ("torch", "numpy", "pillow", "lightning", "timm", "torchvision")
 
 
 def provenance() -> dict[str, str]:

@@ -3,13 +3,15 @@
 from pushpull_conv.benchmark.evaluation import CellEvent, evaluate
 from pushpull_conv.benchmark.metrics import corruption_errors, mce, mean_error, r_net, relative_mce
 from pushpull_conv.benchmark.results import Cell, Header, Results, check_comparable
-from pushpull_conv.benchmark.suites import SUITES, Suite
+from pushpull_conv.benchmark.suites import SUITES, Suite, suite_of
+from pushpull_conv.benchmark.writing import PartEvent, write_set
 
 __all__ = [
     "SUITES",
     "Cell",
     "CellEvent",
     "Header",
+    "PartEvent",
     "Results",
     "Suite",
     "check_comparable",
@@ -19,4 +21,6 @@ __all__ = [
     "mean_error",
     "r_net",
     "relative_mce",
+    "suite_of",
+    "write_set",
 ]

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from pushpull_conv._version import __version__
 from pushpull_conv.benchmark.results import NAMES, Cell, Header, Results, ordered
 from pushpull_conv.benchmark.store import CLEAN, CellStore
-from pushpull_conv.benchmark.suites import SUITES, Suite
+from pushpull_conv.benchmark.suites import Suite, suite_of
+from pushpull_conv.benchmark.versions import Generated, Published, Versions
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, FrostTextures, corrupt, load_frost
-from pushpull_conv.data import ImageSet
+from pushpull_conv.data import Batch, ImageSource
 from pushpull_conv.errors import InputError, require_name
 
 RESULTS_FILE = "results.json"
@@ -45,13 +46,15 @@ class CellEvent:
 
 def evaluate(
     model: nn.Module,
-    source: ImageSet,
+    source: ImageSource,
     *,
-    suite: str = "cifar10-c",
+    suite: str | None = None,
     seed: int = 0,
     corruptions: Sequence[str] | None = None,
     severities: Sequence[int] | None = None,
     frost: str | os.PathLike[str] | FrostTextures = "procedural",
+    jpeg: bool = True,
+    published: str | os.PathLike[str] | None = None,
     batch_size: int = 250,
     device: torch.device | str | None = None,
     store: str | os.PathLike[str] | None = None,
@@ -64,11 +67,16 @@ def evaluate(
         model: Maps uint8 images ``[B, 3, H, W]`` to logits ``[B, num_classes]``; it normalises them itself, as
             `pushpull_conv.models.Classifier` does. Its training flags are left as they were.
         source: The clean images.
-        suite: One of `pushpull_conv.benchmark.SUITES`.
+        suite: One of `pushpull_conv.benchmark.SUITES`; None: the one of the source's data set, ``"cifar10-c"`` for a
+            set of another name.
         seed: Seed of the corruptions; the same seed corrupts the same image alike, whatever the batch size or device.
         corruptions: Names to run; None: the 15 of the benchmark.
         severities: Severities to run; None: 1 to 5.
         frost: The textures of frost: ``"procedural"``, ``"reference"``, a folder of photographs, or loaded textures.
+        jpeg: Store corrupted images as JPEG and decode them again, where the suite does; the results record it.
+        published: Folder of a corrupted set on the disk, as downloaded or as `pushpull_conv.benchmark.write_set` writes
+            it; the corrupted images are read from it, and ``seed``, ``frost`` and ``jpeg`` play no part. None: they are
+            generated.
         batch_size: Images at a time.
         device: Where to run; the model is moved there. None: where the model is.
         store: Folder in which each finished cell is kept (``cells/``), and in the end the results (``results.json``).
@@ -80,8 +88,9 @@ def evaluate(
         Counts on the clean images and by (corruption, severity).
 
     Raises:
-        InputError: An unknown suite, corruption or severity; a model whose logits are not finite or do not fit the
-            classes; a store that cannot be written or that holds another model's or benchmark's cells.
+        InputError: An unknown suite, corruption or severity, or a suite for images of another size; a model whose
+            logits are not finite or do not fit the classes; a published set that is incomplete, damaged or of other
+            images; a store that cannot be written or that holds another model's or benchmark's cells.
 
     Example:
         >>> from pushpull_conv.data import load_images
@@ -93,24 +102,27 @@ def evaluate(
         >>> sorted(results.cells), results.clean.n
         ([('fog', 1), ('fog', 5)], 355)
     """
-    chosen = SUITES[require_name("suite", suite, SUITES)]
-    wanted = _wanted_cells(corruptions, severities)
+    chosen = suite_of(source, suite)
+    wanted = wanted_cells(corruptions, severities)
     if batch_size < 1:
         raise InputError(f"batch_size must be 1 or more, not {batch_size}")
-    textures = frost if isinstance(frost, FrostTextures) else load_frost(frost)
-    header = _header(source, chosen, seed, textures)
+    versions: Versions
+    if published is None:
+        versions = generated(source, chosen, seed=seed, frost=frost, jpeg=jpeg)
+    else:
+        versions = Published(source, Path(published), chosen, wanted[1:])
+    header = _header(source, chosen, versions)
     kept = None
     if store is not None:
         kept = CellStore(Path(store, "cells"), model=label, weights=weights_fingerprint(model), header=header)
     cells = kept.cells() if kept else {}
     if device is not None:
         model.to(device)
-    source = source.to(_device_of(model))
-    make = functools.partial(corrupt, seed=seed, profile=chosen.profile, frost=textures)
+    device = _device_of(model)
     with _evaluating(model):
         for done, key in enumerate(wanted, start=1):
             if key not in cells:
-                cells[key] = _count(model, source, key, _versions(source, key, make, batch_size))
+                cells[key] = _count(model, key, versions.batches(key, batch_size, device), source.num_classes)
                 if kept:
                     kept.add(key, cells[key])
             if on_cell:
@@ -122,18 +134,26 @@ def evaluate(
     return results
 
 
-def _header(source: ImageSet, suite: Suite, seed: int, textures: FrostTextures) -> Header:
+def generated(
+    source: ImageSource, suite: Suite, *, seed: int, frost: str | os.PathLike[str] | FrostTextures, jpeg: bool
+) -> Generated:
+    """The versions that a suite makes of a source; the arguments are those of `evaluate`."""
+    textures = frost if isinstance(frost, FrostTextures) else load_frost(frost)
+    make = functools.partial(corrupt, seed=seed, profile=suite.profile, frost=textures)
+    return Generated(source, make, seed, textures.identity, suite.quality(jpeg=jpeg))
+
+
+def _header(source: ImageSource, suite: Suite, versions: Versions) -> Header:
     return Header(
         data=source.name,
         split=source.split,
         fingerprint=source.fingerprint,
         images=len(source),
-        classes=source.classes,
+        classes=tuple(source.classes),
         suite=suite.name,
         revision=suite.revision,
-        seed=seed,
-        frost=textures.identity,
         version=__version__,
+        **versions.facts(),
     )
 
 
@@ -146,7 +166,8 @@ def weights_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _wanted_cells(corruptions: Sequence[str] | None, severities: Sequence[int] | None) -> list[tuple[str, int]]:
+def wanted_cells(corruptions: Sequence[str] | None, severities: Sequence[int] | None) -> list[tuple[str, int]]:
+    """`CLEAN` and the cells that a caller asks for, in the order of the benchmark; `InputError` if it is none."""
     names = CORRUPTIONS if corruptions is None else corruptions
     levels = SEVERITIES if severities is None else severities
     for name in names:
@@ -157,20 +178,10 @@ def _wanted_cells(corruptions: Sequence[str] | None, severities: Sequence[int] |
     return [CLEAN, *ordered(set(itertools.product(names, levels)))]
 
 
-def _versions(
-    source: ImageSet, key: tuple[str, int], make: Callable[..., Tensor], batch_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One cell's version of all images, as (images, labels) batches."""
-    for start in range(0, len(source), batch_size):
-        batch = slice(start, start + batch_size)
-        images = source.images[batch]
-        yield images if key == CLEAN else make(images, *key, index=source.index[batch]), source.labels[batch]
-
-
-def _count(model: nn.Module, source: ImageSet, key: tuple[str, int], versions: Iterable[tuple[Tensor, Tensor]]) -> Cell:
+def _count(model: nn.Module, key: tuple[str, int], batches: Iterable[Batch], num_classes: int) -> Cell:
     """Classify one cell's images and count; nothing waits for the device before the cell is done."""
-    labels, classes = source.labels, source.num_classes
-    ranks = torch.cat([_ranks(_logits(model, images, classes), part) for images, part in versions])
+    ranked = [(_ranks(_logits(model, batch.images, num_classes), batch.labels), batch.labels) for batch in batches]
+    ranks, labels = (torch.cat(parts) for parts in zip(*ranked, strict=True))
     if (ranks < 0).any():
         name = "clean images" if key == CLEAN else f"{key[0]} at severity {key[1]}"
         raise InputError(f"the model's logits are not finite on {name}; check its weights and precision")
@@ -178,8 +189,8 @@ def _count(model: nn.Module, source: ImageSet, key: tuple[str, int], versions: I
         n=len(labels),
         top1=int((ranks == 0).sum()),
         top5=int((ranks < TOP).sum()),
-        class_n=tuple(labels.bincount(minlength=classes).tolist()),
-        class_top1=tuple(labels[ranks == 0].bincount(minlength=classes).tolist()),
+        class_n=tuple(labels.bincount(minlength=num_classes).tolist()),
+        class_top1=tuple(labels[ranks == 0].bincount(minlength=num_classes).tolist()),
     )
 
 

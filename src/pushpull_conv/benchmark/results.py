@@ -89,9 +89,11 @@ class Header:
         classes: Class names.
         suite: Name of the benchmark.
         revision: The suite's revision.
-        seed: Seed of the corruptions.
-        frost: Identity of the frost textures.
+        seed: Seed of the corruptions; None where the corrupted images were published.
+        frost: Identity of the frost textures; None where the corrupted images were published.
         version: Version of this package that counted; recorded, not compared.
+        origin: ``"generated"``, or ``"published"`` and the identity of the set.
+        jpeg_quality: Quality of the JPEG files that the generated images went through; None: they did not.
     """
 
     data: str
@@ -101,9 +103,12 @@ class Header:
     classes: tuple[str, ...]
     suite: str
     revision: int
-    seed: int
-    frost: str
+    seed: int | None
+    frost: str | None
     version: str = dataclasses.field(compare=False)
+    # Fields that came later have defaults that say what results without them are.
+    origin: str = "generated"
+    jpeg_quality: int | None = None
 
     @classmethod
     def from_json(cls, content: Any) -> "Header":
@@ -209,7 +214,8 @@ def check_comparable(results: Sequence[Results]) -> None:
     """Raise unless all results were made from the same images, corrupted in the same way.
 
     Raises:
-        InputError: Two results differ in data, suite, seed or frost textures; the message says in which.
+        InputError: Two results differ in data, suite, seed, frost textures, JPEG step, or in whether and from where the
+            corrupted images were published; the message says in which.
     """
     for other in results[1:]:
         first = results[0]
@@ -237,8 +243,10 @@ def read_json(path: Path) -> Any:
 
 
 def _fields(cls: Any, content: Any) -> dict[str, Any]:
-    names = {field.name for field in dataclasses.fields(cls)}
-    if not isinstance(content, dict) or set(content) != names:
+    fields = dataclasses.fields(cls)
+    names = {field.name for field in fields}
+    needed = {field.name for field in fields if field.default is dataclasses.MISSING}
+    if not isinstance(content, dict) or not needed <= set(content) <= names:
         raise InputError(f"a {cls.__name__.lower()} must have the fields {', '.join(sorted(names))}")
     return content
 

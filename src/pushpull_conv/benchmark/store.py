@@ -14,6 +14,10 @@ from pushpull_conv.files import atomic_write, writable_folder
 
 CLEAN = ("clean", 0)
 """Stands for the clean images where the other cells have (corruption, severity)."""
+_LATER_FIELDS = {
+    field.name: field.default for field in dataclasses.fields(Header) if field.default is not dataclasses.MISSING
+}
+"""What a header that was written before these fields existed means."""
 
 
 class CellStore:
@@ -51,7 +55,7 @@ class CellStore:
         if not path.exists():
             _write_json(path, {**owner, **dataclasses.asdict(header)})
             return
-        found = read_json(path)
+        found = {**_LATER_FIELDS, **read_json(path)}
         for name, value in json.loads(json.dumps({**owner, **header.compared()})).items():
             if found.get(name) != value:
                 raise InputError(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pushpull_conv.corruptions import blur, digital, noise, spatter, weather
 from pushpull_conv.corruptions.frost import FrostTextures, load_frost
+from pushpull_conv.corruptions.jpeg import jpeg
 from pushpull_conv.corruptions.kernel import Kernel
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.corruptions.spec import CORRUPTIONS, EXTRA_CORRUPTIONS, PROFILES, SEVERITIES, parameters
@@ -92,6 +93,28 @@ def corrupt(
     for part, places, output in zip(*(_chunks(tensor, images) for tensor in (images, index, result)), strict=True):
         random = Random.for_images(places.to(images.device), seed=seed, corruption=number, severity=severity)
         output.copy_(kernel.apply(part, constants, kernel.sample(random, part, constants)))
+    return result
+
+
+def recompress(images: Tensor, quality: int) -> Tensor:
+    """Store images as baseline JPEG with chroma at half the size, and decode them, without the files in between.
+
+    The pixels are those of libjpeg and libjpeg-turbo, to the bit.
+
+    Args:
+        images: uint8 ``[B, 3, H, W]`` on any device.
+        quality: 1 to 100, as libjpeg counts.
+
+    Returns:
+        uint8 ``[B, 3, H, W]`` on the device of ``images``.
+
+    Example:
+        >>> recompress(torch.full((1, 3, 32, 32), 100, dtype=torch.uint8), 85).unique()
+        tensor([100], dtype=torch.uint8)
+    """
+    result = torch.empty_like(images)
+    for part, output in zip(_chunks(images, images), _chunks(result, images), strict=True):
+        output.copy_(jpeg(part, quality))
     return result
 
 

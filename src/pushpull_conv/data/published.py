@@ -20,8 +20,11 @@ from pushpull_conv.data.spec import DataSpec
 from pushpull_conv.data.stream import ImageStream
 from pushpull_conv.errors import InputError
 
-LAYOUTS = ("arrays", "folders")
 LABELS_FILE = "labels.npy"
+MANIFEST_FILE = "manifest.json"
+"""What `pushpull_conv.benchmark.write_set` leaves in a set that is whole."""
+PARTIAL_FILE = "manifest.partial.json"
+"""What it leaves in a set that it has not finished."""
 SEVERITIES = 5
 """Severities in an array file, one after the other."""
 
@@ -55,6 +58,8 @@ def open_published(
     """
     if not folder.is_dir():
         raise InputError(f"published set '{folder}' is missing; give the folder that holds it")
+    if (folder / PARTIAL_FILE).exists():
+        raise InputError(f"set '{folder}' is not finished; repeat the pushpull corrupt that was writing it")
     return PublishedArrays(folder, source, cells) if layout == "arrays" else PublishedFolders(folder, source, cells)
 
 
@@ -72,7 +77,7 @@ class PublishedArrays:
     def identity(self) -> str:
         """SHA-256, in hex, over the names and contents of all arrays in the folder."""
         digest = hashlib.sha256()
-        for path in sorted(self.folder.glob("*.npy")):
+        for path in sorted(self.folder.glob("[!.]*.npy")):
             with path.open("rb") as file:
                 digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()

@@ -80,15 +80,18 @@ def render_page(
 def describe_benchmark(header: Header) -> dict[str, str]:
     """Return what the results were made from, name to text, in reading order."""
     few = len(header.classes) <= 20
-    return {
+    facts = {
         "Images": f"{header.data}, {header.split} split, {header.images:,} images",
         "Classes": ", ".join(header.classes) if few else f"{len(header.classes):,}",
         "Corruptions": f"{header.suite}, revision {header.revision}",
-        "Seed of the corruptions": str(header.seed),
+        "Corrupted images": header.origin,
+        "Stored as JPEG of quality": header.jpeg_quality,
+        "Seed of the corruptions": header.seed,
         "Frost texture": header.frost,
         "Data fingerprint": header.fingerprint,
         "pushpull_conv": header.version,
     }
+    return {name: str(fact) for name, fact in facts.items() if fact is not None}
 
 
 def subscript(text: str) -> Markup:

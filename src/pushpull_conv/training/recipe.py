@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from pushpull_conv.benchmark import SUITES
-from pushpull_conv.data import DATA_SETS
+from pushpull_conv.data import IN_MEMORY
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.models import create_model
 
@@ -68,7 +68,7 @@ def _known_variant(value: Any) -> Any:
 class Data(_Section):
     """Which images; where they lie is the machine's business, not the recipe's."""
 
-    name: Annotated[str, AfterValidator(lambda name: require_name("data set", name, DATA_SETS))]
+    name: Annotated[str, AfterValidator(lambda name: require_name("data set", name, IN_MEMORY))]
 
 
 class Model(_Section):
@@ -112,7 +112,13 @@ class Benchmark(_Section):
 
     suite: Annotated[str, AfterValidator(lambda name: require_name("suite", name, SUITES))]
     frost: Annotated[str, Field(description="procedural, reference, or a folder of photographs")] = "procedural"
+    jpeg: Annotated[bool, Field(description="store corrupted images as JPEG where the suite does")] = True
     batch_size: Annotated[int, Field(ge=1)] = 250
+
+    @model_validator(mode="after")
+    def _jpeg_can_be_left_out(self) -> Self:
+        SUITES[self.suite].quality(jpeg=self.jpeg)
+        return self
 
 
 class Recipe(_Section):

@@ -1,0 +1,274 @@
+"""Writing a corrupted set to the disk, in the layout of the published one of the same name."""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pushpull_conv.benchmark.evaluation import generated, wanted_cells
+from pushpull_conv.benchmark.results import read_json
+from pushpull_conv.benchmark.suites import Suite, suite_of
+from pushpull_conv.benchmark.versions import Generated
+from pushpull_conv.corruptions import SEVERITIES, FrostTextures
+from pushpull_conv.data import ImageSource
+from pushpull_conv.data.published import LABELS_FILE, MANIFEST_FILE, PARTIAL_FILE
+from pushpull_conv.errors import InputError
+from pushpull_conv.files import atomic_write, writable_folder
+from pushpull_conv.provenance import provenance
+
+_FORMAT = 1
+_BATCH = 100
+_CPU = torch.device("cpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class PartEvent:
+    """A part of a corrupted set is on the disk.
+
+    Args:
+        name: Its file (``"fog.npy"``) or folder (``"fog/3"``).
+        done: Parts finished so far, this one included.
+        total: Parts of the whole set.
+    """
+
+    name: str
+    done: int
+    total: int
+
+
+def write_set(
+    source: ImageSource,
+    folder: str | os.PathLike[str],
+    *,
+    suite: str | None = None,
+    seed: int = 0,
+    corruptions: Sequence[str] | None = None,
+    frost: str | os.PathLike[str] | FrostTextures = "procedural",
+    workers: int = 1,
+    on_part: Callable[[PartEvent], None] | None = None,
+) -> Path:
+    """Write a data set's corrupted images in the layout of the published sets.
+
+    ``evaluate(..., published=folder)`` counts on them what ``evaluate`` with the same seed counts on images that it
+    generates. Parts are written whole or not at all, and a call that was stopped goes on where the same call is
+    repeated. Until all are there the folder has a ``manifest.partial.json``, and is refused where sets are read.
+
+    Args:
+        source: The clean images.
+        folder: Where to write; made if missing. Arrays: ``<corruption>.npy`` and ``labels.npy``; else
+            ``<corruption>/<severity>/<class>/<index>.JPEG``. ``manifest.json`` says from what the set was made, and the
+            SHA-256 of each part.
+        suite: As for `pushpull_conv.evaluate`.
+        seed: Seed of the corruptions.
+        corruptions: Names to write, each at all severities; None: the 15 of the benchmark.
+        frost: As for `pushpull_conv.evaluate`.
+        workers: Processes that work side by side, each with one thread; 1: this one, with all threads.
+        on_part: Called after each part, also for one that was found finished.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        InputError: An unknown suite, corruption or frost source; images of another size than the suite's, or that
+            cannot be read; a folder that cannot be written, or holds something else.
+
+    Example:
+        >>> import tempfile
+        >>> from pushpull_conv.data import load_images
+        >>> folder = tempfile.mkdtemp()
+        >>> manifest = write_set(load_images("digits", "test")[:9], folder, corruptions=["fog"])
+        >>> sorted(file.name for file in Path(folder).iterdir())
+        ['fog.npy', 'labels.npy', 'manifest.json']
+        >>> np.load(Path(folder, "fog.npy"), mmap_mode="r").shape
+        (45, 32, 32, 3)
+    """
+    chosen = suite_of(source, suite)
+    cells = wanted_cells(corruptions, SEVERITIES)[1:]
+    if workers < 1:
+        raise InputError(f"workers must be 1 or more, not {workers}")
+    versions = generated(source, chosen, seed=seed, frost=frost, jpeg=True)
+    parts = list(dict.fromkeys(_part(key, chosen) for key in cells))
+    manifest = _Manifest(writable_folder(folder), _facts(source, chosen, versions))
+    missing = manifest.open([*([LABELS_FILE] if chosen.layout == "arrays" else []), *parts])
+    write = functools.partial(_write, versions=versions, suite=chosen, folder=Path(folder))
+    done = len(parts) - len([part for part in missing if part != LABELS_FILE])
+    for part, checksum in _results(write, missing, workers):
+        manifest.add(part, checksum)
+        done += part != LABELS_FILE
+        if on_part:
+            on_part(PartEvent(part, done, len(parts)))
+    return manifest.close()
+
+
+class _Manifest:
+    """What the folder says of itself: under one name while parts are missing, under another when it is whole."""
+
+    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
+        self.partial = folder / PARTIAL_FILE
+        self.whole = folder / MANIFEST_FILE
+        self.facts = facts
+        self.content: dict[str, Any] = {**facts, "provenance": provenance(), "sha256": {}}
+
+    def open(self, parts: list[str]) -> list[str]:
+        """Claim the folder, and return the parts that it lacks."""
+        stored = next((path for path in (self.partial, self.whole) if path.exists()), None)
+        if stored is not None:
+            self.content = self._checked(stored)
+        elif others := [entry.name for entry in os.scandir(self.whole.parent)]:
+            raise InputError(f"'{self.whole.parent}' holds {others[0]}, not a corrupted set; choose an empty folder")
+        missing = [part for part in parts if part not in self.content["sha256"]]
+        if stored == self.whole and missing:
+            self.whole.replace(self.partial)
+        elif stored is None:
+            self._save()
+        return missing
+
+    def add(self, part: str, checksum: str) -> None:
+        """Record a finished part."""
+        self.content["sha256"][part] = checksum
+        self._save()
+
+    def close(self) -> Path:
+        """Declare the set whole."""
+        if self.partial.exists():
+            self.partial.replace(self.whole)
+        return self.whole
+
+    def _save(self) -> None:
+        with atomic_write(self.partial) as temporary:
+            temporary.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
+
+    def _checked(self, path: Path) -> dict[str, Any]:
+        content = read_json(path)
+        for name, value in self.facts.items():
+            if content.get(name) != value:
+                there = f"'{path.parent}' holds a set with {name} {content.get(name)!r}"
+                raise InputError(f"{there}, not {value!r}; choose another folder")
+        return content
+
+
+def _facts(source: ImageSource, suite: Suite, versions: Generated) -> dict[str, Any]:
+    """What decides the images."""
+    return {
+        "format": _FORMAT,
+        "data": source.name,
+        "split": source.split,
+        "images": len(source),
+        "fingerprint": source.fingerprint,
+        "suite": suite.name,
+        "revision": suite.revision,
+        "seed": versions.seed,
+        "frost": versions.frost,
+        "jpeg_quality": versions.jpeg_quality,
+    }
+
+
+def _part(key: tuple[str, int], suite: Suite) -> str:
+    """The file or folder of a corruption and severity."""
+    corruption, severity = key
+    return f"{corruption}.npy" if suite.layout == "arrays" else f"{corruption}/{severity}"
+
+
+def _write(part: str, versions: Generated, suite: Suite, folder: Path) -> str:
+    """Write one part, whole or not at all, and return its SHA-256."""
+    with _whole(folder / part) as temporary:
+        if part == LABELS_FILE:
+            _write_labels(versions.source, temporary)
+        elif suite.layout == "arrays":
+            _write_array(versions, part.removesuffix(".npy"), temporary)
+        else:
+            corruption, severity = part.split("/")
+            _write_jpegs(versions, (corruption, int(severity)), temporary)
+        return _checksum(temporary)
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Yield a path beside ``path`` for a file or a folder, which takes its place on success."""
+    temporary = path.parent / f".{path.name}.partial"
+    _remove(temporary)
+    path.parent.mkdir(exist_ok=True)
+    yield temporary
+    _remove(path)
+    temporary.replace(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _write_labels(source: ImageSource, path: Path) -> None:
+    labels = source.labels.cpu().numpy().astype(np.uint8 if source.num_classes <= 256 else np.int64)
+    with path.open("wb") as file:
+        np.save(file, np.tile(labels, len(SEVERITIES)))
+
+
+def _write_array(versions: Generated, corruption: str, path: Path) -> None:
+    source = versions.source
+    shape = (len(SEVERITIES) * len(source), *source.size, 3)
+    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    place = 0
+    for severity in SEVERITIES:
+        for batch in dataclasses.replace(versions, jpeg_quality=None).batches((corruption, severity), _BATCH, _CPU):
+            pixels[place : place + len(batch.images)] = batch.images.permute(0, 2, 3, 1).numpy()
+            place += len(batch.images)
+    pixels.flush()
+
+
+def _write_jpegs(versions: Generated, key: tuple[str, int], folder: Path) -> None:
+    """Pillow stores the images at the quality that `evaluate` takes them through, with the same pixels in the end."""
+    names = versions.source.classes
+    for name in {names[label] for label in versions.source.labels.tolist()}:
+        (folder / name).mkdir(parents=True)
+    for batch in dataclasses.replace(versions, jpeg_quality=None).batches(key, _BATCH, _CPU):
+        pixels = batch.images.permute(0, 2, 3, 1).numpy()
+        for image, label, index in zip(pixels, batch.labels.tolist(), batch.index.tolist(), strict=True):
+            Image.fromarray(image).save(
+                folder / names[label] / f"{index:08}.JPEG",
+                quality=versions.jpeg_quality,
+                subsampling="4:2:0",
+                optimize=True,
+            )
+
+
+def _checksum(path: Path) -> str:
+    """SHA-256, in hex, of a file; of a folder, over the names and checksums of its files, as sha256sum prints them."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    files = sorted(file.relative_to(path).as_posix() for file in path.glob("*/*"))
+    return hashlib.sha256("".join(f"{_checksum(path / file)}  {file}\n" for file in files).encode()).hexdigest()
+
+
+def _results(write: Callable[[str], str], parts: list[str], workers: int) -> Iterator[tuple[str, str]]:
+    """Each part with its checksum, as they are finished."""
+    if workers == 1 or len(parts) < 2:
+        yield from ((part, write(part)) for part in parts)
+        return
+    pool = concurrent.futures.ProcessPoolExecutor(
+        min(workers, len(parts)),
+        multiprocessing.get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(1,),
+    )
+    try:
+        futures = {pool.submit(write, part): part for part in parts}
+        for future in concurrent.futures.as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
