@@ -272,3 +272,56 @@ def test_a_picture_that_cannot_be_read_is_named(pushpull, tmp_path, name, words)
 def test_an_unknown_profile_or_ending_is_refused(pushpull, photo, tmp_path):
     refused(pushpull("corrupt", photo, "--out", tmp_path / "a.png", "--profile", "cifer"), "did you mean 'cifar'")
     refused(pushpull("corrupt", photo, "--out", tmp_path / "a.gif", "--profile", "cifar"), "a.gif", ".png")
+
+
+def test_a_set_is_written_and_evaluated_from_the_disk(pushpull, model_file, tmp_path):
+    call = ["corrupt", "--data-set", "digits", "--corruption", "fog", "--workers", "1", "--out", tmp_path / "set"]
+    code, out, err = pushpull(*call)
+    assert (code, err) == (0, "")
+    assert "digits  1 parts written" in out
+    assert str(tmp_path / "set" / "manifest.json") in out
+    assert left_behind(tmp_path / "set") == ["fog.npy", "labels.npy", "manifest.json"]
+    assert pushpull(*call)[0] == 0
+    call = ["evaluate", model_file, "--data-set", "digits", *CELLS, "--batch-size", "355"]
+    assert pushpull(*call, "--out", tmp_path / "generated")[0] == 0
+    assert pushpull(*call, "--out", tmp_path / "published", "--published", tmp_path / "set")[0] == 0
+    generated, published = (Results.load(tmp_path / name / "results.json") for name in ("generated", "published"))
+    assert (generated.clean, generated.cells) == (published.clean, published.cells)
+    call = ["compare", tmp_path / "generated", tmp_path / "published", "--baseline", "generated"]
+    refused(pushpull(*call, "--out", tmp_path / "report"), "cannot be compared", "origin 'generated' and 'published")
+    call = ["compare", tmp_path / "published", "--baseline", "published", "--out", tmp_path / "report"]
+    assert pushpull(*call)[0] == 0
+    assert "published" in (tmp_path / "report" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], ["either a picture or --data-set"]),
+        (["photo.png", "--data-set", "digits"], ["either a picture or --data-set"]),
+        (["photo.png", "--workers", "2"], ["--workers does not go with a picture"]),
+        (["photo.png", "--suite", "cifar10-c"], ["--suite does not go with a picture"]),
+        (["--data-set", "digits", "--profile", "cifar"], ["--profile does not go with --data-set"]),
+        (["--data-set", "digits", "--suite", "imagenet-c"], ["'imagenet-c' is for images of 224 x 224", "cifar10-c"]),
+        (["--data-set", "digits", "--corruption", "fogg"], ["did you mean 'fog'"]),
+        (["--data-set", "imagenet"], ["imagenet is not downloaded", "--data"]),
+        (["--data-set", "folder", "--data", "."], ["has no test images of folder", "val/<class>/*"]),
+    ],
+)
+def test_a_bad_argument_of_corrupt_is_refused(pushpull, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    refused(pushpull("corrupt", *words, "--out", "out"), *said)
+    assert left_behind(tmp_path) == []
+
+
+def test_what_does_not_go_with_evaluate_is_refused(pushpull, model_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call = ["evaluate", model_file, "--data-set", "digits", "--out", "out"]
+    refused(pushpull(*call, "--suite", "tiny-imagenet-c"), "64 x 64", "digits have 32 x 32", "cifar10-c")
+    refused(pushpull(*call, "--no-jpeg"), "'cifar10-c' has no JPEG step")
+    refused(pushpull(*call, "--published", "nowhere"), "published set 'nowhere' is missing")
+    (tmp_path / "set").mkdir()
+    refused(pushpull(*call, "--published", "set"), "labels.npy' is missing")
+    refused(pushpull("run", "quickstart", "--set", "benchmark.jpeg=false"), "no JPEG step to leave out")
+    refused(pushpull("run", "quickstart", "--set", "benchmark.suite=imagenet-c"), "224 x 224", "cifar10-c")
+    assert not [name for name in left_behind(tmp_path) if name.endswith((".json", ".ckpt", ".safetensors"))]
