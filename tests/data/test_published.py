@@ -90,7 +90,7 @@ def saved(path: Path, change) -> None:
         ("fog.npy", lambda a: a.astype(np.float32), "fog.npy' holds float32"),
         ("fog.npy", lambda a: a[:, :31], r"holds uint8 \[35, 31, 32, 3\]; small needs uint8 \[35, 32, 32, 3\]"),
         ("fog.npy", lambda a: a.transpose(0, 3, 1, 2), r"\[35, 3, 32, 32\]"),
-        ("labels.npy", lambda a: a[::-1], "gives image 0 the label .* shuffled or of other images"),
+        ("labels.npy", lambda a: a[::-1], "gives image 1 the label .* shuffled or of other images"),
         ("labels.npy", lambda a: np.roll(a, 1), "labels differ: they are shuffled"),
         (
             "labels.npy",

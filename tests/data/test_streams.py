@@ -214,7 +214,7 @@ def refuse(message: str, *args, **kwargs) -> None:
 
 
 def test_what_cannot_be_opened_is_named(tmp_path):
-    refuse("unknown data set 'imagenet-50'; did you mean 'imagenet-100'", "imagenet-50", "test", root=tmp_path)
+    refuse("unknown data set 'imagenet-50'; did you mean 'imagenet-200'", "imagenet-50", "test", root=tmp_path)
     refuse("unknown split 'val'", "imagenet", "val", root=tmp_path)
     refuse("imagenet is not downloaded; give the folder", "imagenet", "test")
     refuse("nowhere' is missing", "imagenet", "test", root=tmp_path / "nowhere")
@@ -225,7 +225,7 @@ def test_what_cannot_be_opened_is_named(tmp_path):
 
 def test_classes_that_do_not_fit_are_named(tmp_path):
     write_tree(tmp_path / "a" / "val", PART[:99])
-    refuse("lacks the classes n13037406 of imagenet-100", "imagenet-100", "test", root=tmp_path / "a")
+    refuse(f"lacks the classes {PART[99]} of imagenet-100", "imagenet-100", "test", root=tmp_path / "a")
     refuse("has 99 classes .*; imagenet has 1000", "imagenet", "test", root=tmp_path / "a")
     write_tree(tmp_path / "b" / "val", [*PART, "n99999999"])
     refuse("has the classes n99999999, which are not of imagenet-100", "imagenet-100", "test", root=tmp_path / "b")
