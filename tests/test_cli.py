@@ -278,7 +278,7 @@ def test_a_set_is_written_and_evaluated_from_the_disk(pushpull, model_file, tmp_
     call = ["corrupt", "--data-set", "digits", "--corruption", "fog", "--workers", "1", "--out", tmp_path / "set"]
     code, out, err = pushpull(*call)
     assert (code, err) == (0, "")
-    assert "digits  1 parts written" in out
+    assert "digits  2 parts written" in out
     assert str(tmp_path / "set" / "manifest.json") in out
     assert left_behind(tmp_path / "set") == ["fog.npy", "labels.npy", "manifest.json"]
     assert pushpull(*call)[0] == 0
@@ -289,9 +289,6 @@ def test_a_set_is_written_and_evaluated_from_the_disk(pushpull, model_file, tmp_
     assert (generated.clean, generated.cells) == (published.clean, published.cells)
     call = ["compare", tmp_path / "generated", tmp_path / "published", "--baseline", "generated"]
     refused(pushpull(*call, "--out", tmp_path / "report"), "cannot be compared", "origin 'generated' and 'published")
-    call = ["compare", tmp_path / "published", "--baseline", "published", "--out", tmp_path / "report"]
-    assert pushpull(*call)[0] == 0
-    assert "published" in (tmp_path / "report" / "index.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import re
 from html.parser import HTMLParser
@@ -124,3 +125,15 @@ def test_figures_follow_the_colours_of_the_page(html):
     style = html[html.index("<style>") : html.index("</style>")]
     for token in page._TOKENS.values():
         assert style.count(f"--{token}:") == 2  # light and dark
+
+
+def test_the_page_says_whether_the_images_were_generated_or_published(results):
+    header = dataclasses.replace(results[0].header, jpeg_quality=85)
+    facts = page.describe_benchmark(header)
+    assert facts["Corrupted images"] == "generated"
+    assert facts["Stored as JPEG of quality"] == "85"
+    assert "Seed of the corruptions" in facts
+    published = dataclasses.replace(header, origin="published 12ab", seed=None, frost=None, jpeg_quality=None)
+    facts = page.describe_benchmark(published)
+    assert facts["Corrupted images"] == "published 12ab"
+    assert not {"Stored as JPEG of quality", "Seed of the corruptions", "Frost texture"} & set(facts)

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -99,14 +100,15 @@ def write_set(
     if workers < 1:
         raise InputError(f"workers must be 1 or more, not {workers}")
     versions = generated(source, chosen, seed=seed, frost=frost, jpeg=True)
-    parts = list(dict.fromkeys(_part(key, chosen) for key in cells))
+    labels = [LABELS_FILE] if chosen.layout == "arrays" else []
+    parts = labels + list(dict.fromkeys(_part(key, chosen) for key in cells))
     manifest = _Manifest(writable_folder(folder), _facts(source, chosen, versions))
-    missing = manifest.open([*([LABELS_FILE] if chosen.layout == "arrays" else []), *parts])
+    missing = manifest.open(parts)
     write = functools.partial(_write, versions=versions, suite=chosen, folder=Path(folder))
-    done = len(parts) - len([part for part in missing if part != LABELS_FILE])
-    for part, checksum in _results(write, missing, workers):
-        manifest.add(part, checksum)
-        done += part != LABELS_FILE
+    found = [(part, None) for part in parts if part not in missing]
+    for done, (part, checksum) in enumerate(itertools.chain(found, _results(write, missing, workers)), start=1):
+        if checksum:
+            manifest.add(part, checksum)
         if on_part:
             on_part(PartEvent(part, done, len(parts)))
     return manifest.close()

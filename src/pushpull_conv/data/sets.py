@@ -122,8 +122,7 @@ def larger_set(source: ImageSource) -> tuple[str, ...]:
 
 def _stream(spec: DataSpec, split: str, root: Path) -> ImageStream | None:
     """One split from Parquet files or else from class folders, whichever lies in ``root``; None if neither does."""
-    if not root.is_dir():
-        raise InputError(f"data folder '{root}' is missing; give the folder of {spec.name}")
+    _require_folder(root, spec.name)
     names = _names_of(split, spec)
     if shards := next((files for name in names if (files := sorted(root.glob(f"{name}-*.parquet")))), None):
         return ImageStream(list_parquet(shards, spec), spec, split)
@@ -134,11 +133,17 @@ def _stream(spec: DataSpec, split: str, root: Path) -> ImageStream | None:
 
 def _open_folder(split: str, root: Path) -> ImageStream | None:
     """Any tree of class folders; the names of the folders are the classes."""
+    _require_folder(root, FOLDER)
     spec = DataSpec(FOLDER, (), size=224, resize=256)
     if folder := _split_folder(root, _names_of(split, spec)):
         spec = dataclasses.replace(spec, classes=tuple(class_names(folder)))
         return ImageStream(list_class_folders(folder, spec), spec, split)
     return None
+
+
+def _require_folder(root: Path, name: str) -> None:
+    if not root.is_dir():
+        raise InputError(f"data folder '{root}' is missing; give the folder of {name}")
 
 
 def _names_of(split: str, spec: DataSpec) -> tuple[str, ...]:
