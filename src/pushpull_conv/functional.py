@@ -207,8 +207,7 @@ def _window_sum(
 
 def _taps(size: int, side: int, step: int, gap: int) -> list[slice]:
     """Return, for each weight along one side of a kernel, the positions that it meets."""
-    last = (size - gap * (side - 1) - 1) // step * step
-    return [slice(tap * gap, tap * gap + last + 1, step) for tap in range(side)]
+    return [slice(tap * gap, size - (side - 1 - tap) * gap, step) for tap in range(side)]
 
 
 def _autocast_off(x: Tensor) -> AbstractContextManager[object]:
