@@ -14,12 +14,25 @@ from pushpull_conv.kernels import operator
 pytest.importorskip("triton", reason="Triton comes with PyTorch for GPUs")
 
 
+def run(script, **environment):
+    path = Path(__file__).with_name(script)
+    return subprocess.run(
+        [sys.executable, path], env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
 def test_the_kernels_under_the_interpreter():
-    environment = os.environ | {"TRITON_INTERPRET": "1"}
-    script = Path(__file__).with_name("interpreted_kernels.py")
-    result = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    result = run("interpreted_kernels.py", TRITON_INTERPRET="1")
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("agrees") == 12
+
+
+@pytest.mark.slow
+def test_the_kernels_compile_for_a_gpu_without_one(tmp_path):
+    result = run("compiled_kernels.py", TRITON_CACHE_DIR=str(tmp_path))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("compiles") == 24
 
 
 @pytest.mark.gpu

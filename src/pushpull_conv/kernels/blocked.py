@@ -15,16 +15,10 @@ _BLOCK = 2**18  # values: a megabyte in float32
 
 
 def forward(
-    push: Tensor,
-    total: Tensor,
-    offset: Tensor,
-    alpha: Tensor,
-    bias: Tensor | None,
-    avg_kernel_size: int,
-    response: Tensor | None = None,
+    push: Tensor, total: Tensor, offset: Tensor, alpha: Tensor, bias: Tensor | None, avg_kernel_size: int
 ) -> Tensor:
-    """Return the response, in the dtype and memory format of ``push``; ``response`` is where to write it."""
-    response = torch.empty_like(push) if response is None else response
+    """Return the response, in the dtype and memory format of ``push``."""
+    response = torch.empty_like(push)
     if not push.numel():
         return response
     windows = _Windows(push, avg_kernel_size, total.dtype)
