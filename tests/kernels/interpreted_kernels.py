@@ -31,7 +31,7 @@ def agree(shape, dtype, side, *, scale=1.0, layout=torch.contiguous_format, bias
     tolerance = 1e-5 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps
     for name, ours, theirs in [
         ("response", response, expected),
-        *zip("push total offset alpha".split(), gradients, (tensor.grad for tensor in exact), strict=True),
+        *zip(("push", "total", "offset", "alpha"), gradients, (tensor.grad for tensor in exact), strict=True),
     ]:
         assert ours.isfinite().all(), name
         difference = (ours.double() - theirs).abs().max() if ours.numel() else torch.zeros(())

@@ -1,4 +1,4 @@
-"""The Triton kernels: under Triton's interpreter on the CPU, in a process of its own, and on a GPU where there is one."""
+"""The Triton kernels: interpreted and compiled without a GPU, in processes of their own, and run where there is one."""
 
 import os
 import subprocess

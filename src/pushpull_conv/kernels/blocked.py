@@ -40,10 +40,10 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of ``push``, ``total``, ``offset`` and ``alpha``; those not in ``needs`` may be zeros."""
     _, need_total, need_offset, need_alpha = needs
-    gradients = torch.empty_like(push), *(torch.zeros_like(tensor) for tensor in (total, offset, alpha))
+    grad_push, grad_total = torch.empty_like(push), torch.zeros_like(total)
+    grad_offset, grad_alpha = torch.zeros_like(offset), torch.zeros_like(alpha)
     if not push.numel():
-        return gradients
-    grad_push, grad_total, grad_offset, grad_alpha = gradients
+        return grad_push, grad_total, grad_offset, grad_alpha
     share = window_share(total, avg_kernel_size)
     mean_total = share * (box_sum(total, avg_kernel_size) if avg_kernel_size > 1 else total)
     windows = _Windows(push, avg_kernel_size, total.dtype)

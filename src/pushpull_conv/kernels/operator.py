@@ -118,7 +118,8 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     tensors = ctx.saved_tensors
     *needs, need_bias, _ = ctx.needs_input_grad
     if torch.is_grad_enabled():  # the gradient will itself be differentiated
-        response = composed.inhibit(*tensors, None, ctx.avg_kernel_size)
+        push, total, offset, alpha = tensors
+        response = composed.inhibit(push, total, offset, alpha, None, ctx.avg_kernel_size)
         wanted = [tensor for tensor, need in zip(tensors, needs, strict=True) if need]
         found = iter(torch.autograd.grad(response, wanted, grad, create_graph=True))
         gradients = [next(found) if need else None for need in needs]
