@@ -28,9 +28,12 @@ def source(kernel, dtype, channels_last, reach):
     return ASTSource(kernel, signature, constants)
 
 
-for architecture in (80, 90):
-    for kernel in (fused._forward, fused._find_inhibited, fused._spread, fused._sum_channels):
-        for dtype, channels_last, reach in [("bf16", True, 1), ("fp16", False, 2), ("fp32", True, 0)]:
-            compiled = triton.compile(source(kernel, dtype, channels_last, reach), GPUTarget("cuda", architecture, 32))
-            assert "cubin" in compiled.asm
-            print(kernel.__name__, architecture, dtype, "compiles")
+if __name__ == "__main__":
+    for architecture in (80, 90):
+        for kernel in (fused._forward, fused._find_inhibited, fused._spread, fused._sum_channels):
+            for dtype, channels_last, reach in [("bf16", True, 1), ("fp16", False, 2), ("fp32", True, 0)]:
+                compiled = triton.compile(
+                    source(kernel, dtype, channels_last, reach), GPUTarget("cuda", architecture, 32)
+                )
+                assert "cubin" in compiled.asm
+                print(kernel.__name__, architecture, dtype, "compiles")

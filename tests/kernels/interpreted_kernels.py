@@ -39,15 +39,16 @@ def agree(shape, dtype, side, *, scale=1.0, layout=torch.contiguous_format, bias
     print(shape, dtype, side, "agrees")
 
 
-last = torch.channels_last
-agree((2, 5, 7, 9), torch.float32, 3)
-agree((2, 5, 7, 9), torch.float32, 3, layout=last, biased=False)
-agree((1, 70, 6, 11), torch.float32, 5, layout=last)  # more channels than a tile
-agree((1, 2, 50, 53), torch.float32, 3)  # more positions than a tile
-agree((1, 3, 2, 3), torch.float32, 7)  # windows larger than the map
-agree((2, 4, 5, 5), torch.float32, 0, layout=last)
-agree((2, 4, 5, 5), torch.float32, 1, strided_gradient=True)
-agree((0, 4, 5, 5), torch.float32, 3)
-for half in HALF:
-    agree((2, 6, 9, 8), half, 3, layout=last)
-    agree((2, 6, 9, 8), half, 5, scale=6000.0 if half == torch.float16 else 1e30)
+if __name__ == "__main__":
+    last = torch.channels_last
+    agree((2, 5, 7, 9), torch.float32, 3)
+    agree((2, 5, 7, 9), torch.float32, 3, layout=last, biased=False)
+    agree((1, 70, 6, 11), torch.float32, 5, layout=last)  # more channels than a tile
+    agree((1, 2, 50, 53), torch.float32, 3)  # more positions than a tile
+    agree((1, 3, 2, 3), torch.float32, 7)  # windows larger than the map
+    agree((2, 4, 5, 5), torch.float32, 0, layout=last)
+    agree((2, 4, 5, 5), torch.float32, 1, strided_gradient=True)
+    agree((0, 4, 5, 5), torch.float32, 3)
+    for half in HALF:
+        agree((2, 6, 9, 8), half, 3, layout=last)
+        agree((2, 6, 9, 8), half, 5, scale=6000.0 if half == torch.float16 else 1e30)

@@ -27,11 +27,16 @@ def forward(
         block, out = push[images, filters], response[images, filters]
         torch.addcmul(block, offset[filters], total[images], value=-1, out=windows.input(block))
         inhibition = windows.sum(block).clamp_max_(0)  # still to be scaled, and negative
+        excited = block.relu()
+        if bias is None and push.dtype == total.dtype:
+            torch.addcmul(excited, inhibition, strength[filters], out=out)
+            continue
+        inhibition *= strength[filters]
         if push.dtype == torch.float16:
-            inhibited = block.relu() + inhibition.mul_(strength[filters]).clamp_(-FLOAT16_MAX, FLOAT16_MAX)
-        else:
-            inhibited = block.relu().to(total.dtype).addcmul_(inhibition, strength[filters])
-        torch.add(inhibited, 0 if bias is None else bias[filters].view(-1, 1, 1), out=out)
+            inhibition.clamp_(-FLOAT16_MAX, FLOAT16_MAX)
+        if bias is not None:
+            inhibition += bias[filters].view(-1, 1, 1)
+        torch.add(excited, inhibition, out=out)
     return response
 
 
@@ -56,16 +61,21 @@ def backward(
             upstream = upstream * ((minus_pull * (share * strength[filters])).abs() <= FLOAT16_MAX)
         inhibited = torch.ops.aten.hardtanh_backward(upstream, minus_pull, -torch.inf, 0)  # where pull is positive
         if need_offset:
-            grad_offset[filters] -= torch.einsum("nohw,nhw->o", inhibited, mean_total[images, 0])
+            grad_offset[filters] -= _sum_products(inhibited, mean_total[images])
         if need_alpha:
-            grad_alpha[filters] += torch.einsum("nohw,hw->o", minus_pull.mul_(inhibited), share[0, 0])
+            grad_alpha[filters] += _sum_products(inhibited * minus_pull, share)
         torch.mul(inhibited, share, out=windows.input(block))
         averaged = windows.sum(block)
         if need_total:
             grad_total[images, 0] -= torch.einsum("nohw,o->nhw", averaged, (offset * alpha)[filters])
         passed = torch.ops.aten.threshold_backward(grad[images, filters], block, 0)
-        grad_push[images, filters] = averaged.mul_(strength[filters]).add_(passed)
+        torch.addcmul(passed, averaged, strength[filters], out=grad_push[images, filters])
     return grad_push, grad_total, grad_offset * alpha, grad_alpha
+
+
+def _sum_products(maps: Tensor, factor: Tensor) -> Tensor:
+    """Multiply ``[N, C, H, W]`` by ``[N or 1, 1, H, W]`` and sum all but the channels."""
+    return (maps.flatten(2) @ factor.flatten(2).mT).sum((0, 2))
 
 
 class _Windows:
@@ -84,13 +94,17 @@ class _Windows:
         images = min(images, max(1, _BLOCK // (channels * height * width)))
         self.images, self.channels = images, channels
         self.rows, self.columns = height + self.side // 2, width + self.side // 2
-        self.step = channels if self.channels_last else 1
-        margin = self.side // 2 * (self.columns + 1) * self.step
+        step = channels if self.channels_last else 1
+        margin = self.side // 2 * (self.columns + 1) * step
         size = images * channels * self.rows * self.columns
-        self.values = maps.new_zeros(size + 2 * margin, dtype=dtype)
-        self.across = torch.empty_like(self.values)
-        self.sums = self.values.new_empty(size)
-        self.inside = self.values[margin : margin + size]
+        values = maps.new_zeros(size + 2 * margin, dtype=dtype)
+        across, sums = values.new_empty(len(values) - (self.side - 1) * step), values.new_empty(size)
+        self.inside = self._view(values[margin : margin + size])
+        self.sums = self._view(sums) if self.side > 1 else self.inside
+        self.passes = [
+            (out, [given[term * stride : term * stride + len(out)] for term in range(self.side)])
+            for given, stride, out in ((values, step, across), (across, step * self.columns, sums))
+        ]
 
     def blocks(self, maps: Tensor) -> Iterator[tuple[slice, slice]]:
         """Yield the images and the channels of each block."""
@@ -106,28 +120,23 @@ class _Windows:
 
     def input(self, block: Tensor) -> Tensor:
         """Return where the values of ``block`` are to be written."""
-        return self._view(self.inside, block)
+        return self._part(self.inside, block)
 
     def sum(self, block: Tensor) -> Tensor:
         """Return the sums over the windows of what was written for ``block``."""
-        if self.side == 1:
-            return self.input(block)
-        across = _shifted_sum(self.values, self.side, self.step, self.across)
-        return self._view(_shifted_sum(across, self.side, self.step * self.columns, self.sums), block)
+        if self.side > 1:
+            for out, (first, second, *others) in self.passes:
+                torch.add(first, second, out=out)
+                for other in others:
+                    out += other
+        return self._part(self.sums, block)
 
-    def _view(self, flat: Tensor, block: Tensor) -> Tensor:
+    def _view(self, flat: Tensor) -> Tensor:
         if self.channels_last:
-            whole = flat.view(self.images, self.rows, self.columns, self.channels).permute(0, 3, 1, 2)
-        else:
-            whole = flat.view(self.images, self.channels, self.rows, self.columns)
+            return flat.view(self.images, self.rows, self.columns, self.channels).permute(0, 3, 1, 2)
+        return flat.view(self.images, self.channels, self.rows, self.columns)
+
+    @staticmethod
+    def _part(whole: Tensor, block: Tensor) -> Tensor:
         images, channels, height, width = block.shape
         return whole[:images, :channels, :height, :width]
-
-
-def _shifted_sum(values: Tensor, terms: int, step: int, out: Tensor) -> Tensor:
-    """Write ``values[i] + values[i + step] + ...`` to ``out[i]`` wherever all terms exist."""
-    count = min(len(out), len(values) - (terms - 1) * step)
-    out = torch.add(values[:count], values[step : step + count], out=out[:count])
-    for term in range(2, terms):
-        out += values[term * step : term * step + count]
-    return out
