@@ -43,7 +43,8 @@ def push_pull_conv2d(
 
     The second convolution is never run: pull is :math:`m_o S - push` with :math:`S` the sum of the input under the
     kernel, one channel per group whatever the number of filters. Below float32, :math:`S`, the pooling and the
-    subtraction are computed in float32, so they neither overflow nor cancel where the convolution itself does not.
+    subtraction are computed in float32, so they neither overflow nor cancel where the convolution itself does not; an
+    inhibition beyond what float16 holds saturates. ``docs/unit.md`` says which kernel runs where.
 
     Args:
         x: Input ``[N, C, H, W]`` or ``[C, H, W]``, floating point.
