@@ -77,9 +77,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{hardware()}; {options.rounds} rounds\n")
-    print(
-        "| device | stem | avg | form | forward | forward + backward | saved | peak |\n|---|---|--:|---|--:|--:|--:|--:|"
-    )
+    print("| device | stem | avg | form | forward | forward + backward | saved | peak |")
+    print("|---|---|--:|---|--:|--:|--:|--:|")
     layouts = [("cpu", torch.float32, torch.contiguous_format), ("cpu", torch.float32, torch.channels_last)]
     if torch.cuda.is_available():
         layouts.append(("cuda", torch.bfloat16, torch.channels_last))
