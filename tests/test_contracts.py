@@ -13,7 +13,7 @@ PACKAGE = Path(pushpull_conv.__file__).parent
 
 # Each room and the rooms below it, from which it may import. A file belongs to the room of its first name.
 ROOMS = ["cli", "experiment", "comparison", "report", "training", "benchmark", "provenance", "models", "data"]
-ROOMS += ["corruptions", "layers", "functional", "files", "errors", "_version"]
+ROOMS += ["corruptions", "layers", "functional", "kernels", "files", "errors", "_version"]
 NOT_BELOW = {("report", "training"), ("benchmark", "models"), ("models", "data"), ("data", "corruptions")}
 OUTSIDE = {
     "lightning": {"training"},
@@ -26,6 +26,7 @@ OUTSIDE = {
     "safetensors": {"models"},
     "pyarrow": {"data"},
     "sklearn": {"data"},
+    "triton": {"kernels"},
     "typer": {"cli"},
     "rich": {"cli", "experiment", "comparison", "training", "report"},
 }
@@ -83,7 +84,7 @@ def test_help_does_not_import_torch():
 
 def test_the_core_needs_torch_numpy_and_pillow_only():
     extras = ["lightning", "pydantic", "yaml", "matplotlib", "jinja2", "timm", "torchvision", "safetensors", "pyarrow"]
-    extras += ["sklearn", "scipy", "tensorboard", "imagecorruptions", "cv2", "skimage", "typer", "rich"]
+    extras += ["sklearn", "scipy", "tensorboard", "imagecorruptions", "cv2", "skimage", "typer", "rich", "triton"]
     result = run_python(
         f"import sys\nfor name in {extras}: sys.modules[name] = None\n"
         "import torch\n"

@@ -4,6 +4,7 @@ Bennabhaktula, Alegre, Strisciuglio, Azzopardi, "PushPull-Net: Inhibition-driven
 ICPR 2024, arXiv 2408.04077.
 """
 
+import functools
 import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, get_args
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pushpull_conv.errors import InputError, require_name
+from pushpull_conv.kernels.operator import inhibit
 
 IntOrPair = int | tuple[int, ...]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -41,7 +43,8 @@ def push_pull_conv2d(
 
     The second convolution is never run: pull is :math:`m_o S - push` with :math:`S` the sum of the input under the
     kernel, one channel per group whatever the number of filters. Below float32, :math:`S`, the pooling and the
-    subtraction are computed in float32, so they neither overflow nor cancel where the convolution itself does not.
+    subtraction are computed in float32, so they neither overflow nor cancel where the convolution itself does not; an
+    inhibition beyond what float16 holds saturates. ``docs/unit.md`` says which kernel runs where.
 
     Args:
         x: Input ``[N, C, H, W]`` or ``[C, H, W]``, floating point.
@@ -74,12 +77,10 @@ def push_pull_conv2d(
     push = F.conv2d(batch, weight, None, stride, padding, dilation, groups)
     dtype = torch.promote_types(push.dtype, torch.float32)
     with _autocast_off(x):
-        total = _window_sum(batch.to(dtype), weight, stride, padding, dilation, groups)
-        offset = _offset(weight).to(dtype).flatten(1).unsqueeze(-1)
-        response = _subtract_pull(push.to(dtype), offset, total, strength.to(dtype), avg_kernel_size)
-        if bias is not None:
-            response = response + bias.to(dtype).unsqueeze(-1).unsqueeze(-1)
-    response = response.to(push.dtype)
+        total = _window_sum(batch, weight, stride, padding, dilation, groups, dtype)
+        offset = _offset(weight).flatten().to(dtype)
+        shift = None if bias is None else bias.to(dtype)
+        response = inhibit(push, total, offset, strength.to(dtype), shift, avg_kernel_size)
     return response.squeeze(0) if x.dim() == 3 else response
 
 
@@ -113,7 +114,7 @@ def push_pull_conv2d_reference(
     pull = F.conv2d(x, pull_kernel(weight), None, stride, padding, dilation, groups)
     if avg_kernel_size > 1:
         pull = F.avg_pool2d(pull, avg_kernel_size, 1, avg_kernel_size // 2, count_include_pad=False)
-    response = push.relu() - strength.to(push.dtype) * pull.relu()
+    response = push.relu() - strength.to(push.dtype).view(-1, 1, 1) * pull.relu()
     return response if bias is None else response + bias.to(push.dtype).unsqueeze(-1).unsqueeze(-1)
 
 
@@ -145,15 +146,15 @@ def check_avg_kernel_size(avg_kernel_size: int) -> None:
 
 
 def _per_filter(alpha: float | Tensor, weight: Tensor) -> Tensor:
-    """Return ``alpha`` as a tensor that broadcasts over ``[N, O, H, W]``."""
+    """Return ``alpha`` as a tensor ``[O]``."""
+    filters = weight.shape[0]
     if not isinstance(alpha, Tensor):
         if not math.isfinite(alpha):
             raise InputError(f"alpha is {alpha}; allowed: any finite number; 1.0 is the paper's choice")
-        return weight.new_full((1, 1, 1), alpha, dtype=torch.promote_types(weight.dtype, torch.float32))
-    filters = weight.shape[0]
+        return weight.new_full((filters,), alpha, dtype=torch.promote_types(weight.dtype, torch.float32))
     if alpha.shape not in {(), (1,), (filters,)}:
         raise InputError(f"alpha has shape {list(alpha.shape)}; allowed: a number or [{filters}], one per filter")
-    return alpha.reshape(-1, 1, 1)
+    return alpha.reshape(-1).expand(filters)
 
 
 def _offset(weight: Tensor) -> Tensor:
@@ -167,54 +168,47 @@ def _pad(
     if padding_mode == "zeros":
         return x, padding
     require_name("padding_mode", padding_mode, get_args(PaddingMode))
-    if padding == "valid":
-        return x, 0
-    if isinstance(padding, str):  # "same"
+    return F.pad(x, _borders(weight, padding, dilation), padding_mode), 0
+
+
+def _borders(weight: Tensor, padding: IntOrPair | str, dilation: IntOrPair) -> list[int]:
+    """Return the padding of the left, right, upper and lower border."""
+    if padding == "same":
         height, width = (d * (side - 1) for d, side in zip(_pair(dilation), weight.shape[2:], strict=True))
-        borders = [width // 2, width - width // 2, height // 2, height - height // 2]
-    else:
-        height, width = _pair(padding)
-        borders = [width, width, height, height]
-    return F.pad(x, borders, padding_mode), 0
+        return [width // 2, width - width // 2, height // 2, height - height // 2]
+    height, width = _pair(0 if isinstance(padding, str) else padding)
+    return [width, width, height, height]
 
 
 def _pair(value: IntOrPair) -> tuple[int, ...]:
     return (value, value) if isinstance(value, int) else value
 
 
-def _subtract_pull(push: Tensor, offset: Tensor, total: Tensor, strength: Tensor, avg_kernel_size: int) -> Tensor:
-    """Return ``relu(push) - strength * relu(mean(offset * total - push))``."""
-    if avg_kernel_size > 1:
-        # The means of total and push lack the same positive divisor, which moves out of the relu into the strength.
-        inverse_count = torch.ones_like(push[:1]) / _box_sum(torch.ones_like(push[:1, :1]), avg_kernel_size)
-        strength = strength * inverse_count  # in push's memory format, as inverse_count is
-        total = _box_sum(total, avg_kernel_size)
-        minus_push = _box_sum(push, avg_kernel_size, sign=-1)
-    else:
-        minus_push = -push
-    # In place: on a CPU the cost lies in fresh memory more than in arithmetic.
-    inhibition = minus_push.addcmul_(offset, total).relu_()
-    return torch.addcmul(push.relu(), inhibition, strength, value=-1)
-
-
 def _window_sum(
-    x: Tensor, weight: Tensor, stride: IntOrPair, padding: IntOrPair | str, dilation: IntOrPair, groups: int
+    x: Tensor,
+    weight: Tensor,
+    stride: IntOrPair,
+    padding: IntOrPair | str,
+    dilation: IntOrPair,
+    groups: int,
+    dtype: torch.dtype,
 ) -> Tensor:
-    """Sum ``x`` under the kernel at every output position: ``[N, 1, H', W']``, or one channel per filter if grouped."""
+    """Sum ``x`` under the kernel at every output position: ``[N, 1, H', W']``, or one channel per filter if grouped.
+
+    Additions of slices, not a convolution, which on a GPU would round its input to ten bits unless told otherwise.
+    """
     filters, _, height, width = weight.shape
-    channels = x.unflatten(1, (groups, -1)).sum(2)
-    total = F.conv2d(channels, x.new_ones(groups, 1, height, width), None, stride, padding, dilation, groups)
+    total = F.pad(x.unflatten(1, (groups, -1)).sum(2, dtype=dtype), _borders(weight, padding, dilation))
+    (down, right), (row_gap, column_gap) = _pair(stride), _pair(dilation)
+    rows, columns = _taps(total.shape[2], height, down, row_gap), _taps(total.shape[3], width, right, column_gap)
+    total = functools.reduce(torch.add, (total[:, :, tap] for tap in rows))
+    total = functools.reduce(torch.add, (total[:, :, :, tap] for tap in columns))
     return total if groups == 1 else total.repeat_interleave(filters // groups, dim=1)
 
 
-def _box_sum(x: Tensor, side: int, sign: int = 1) -> Tensor:
-    """Sum each channel, times ``sign``, over ``side`` x ``side`` windows centred on every position, with zeros outside.
-
-    A depthwise convolution: on a CPU many times faster than `avg_pool2d`, forward and backward.
-    """
-    channels = x.shape[1]
-    window = x.new_full((1, 1, side, side), sign).expand(channels, 1, side, side)
-    return F.conv2d(x, window, padding=side // 2, groups=channels)
+def _taps(size: int, side: int, step: int, gap: int) -> list[slice]:
+    """Return, for each weight along one side of a kernel, the positions that it meets."""
+    return [slice(tap * gap, size - (side - 1 - tap) * gap, step) for tap in range(side)]
 
 
 def _autocast_off(x: Tensor) -> AbstractContextManager[object]:

@@ -1,0 +1,1 @@
+"""The inhibition, `relu(push) - strength * relu(mean(pull))`, in the form that suits the device."""

@@ -1,0 +1,142 @@
+"""The inhibition on a CPU, in blocks that stay in its cache: there, passes over memory cost more than arithmetic.
+
+Both functions take what `pushpull_conv.kernels.operator` documents. A pull response is ``offset * total - push``; here
+its negative is summed over windows, because one `torch.addcmul` makes it.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from pushpull_conv.kernels.composed import FLOAT16_MAX, box_sum, window_share
+
+_BLOCK = 2**18  # values: a megabyte in float32
+
+
+def forward(
+    push: Tensor, total: Tensor, offset: Tensor, alpha: Tensor, bias: Tensor | None, avg_kernel_size: int
+) -> Tensor:
+    """Return the response, in the dtype and memory format of ``push``."""
+    response = torch.empty_like(push)
+    if not push.numel():
+        return response
+    windows = _Windows(push, avg_kernel_size, total.dtype)
+    offset, strength = offset.view(-1, 1, 1), windows.like_block(alpha, window_share(total, avg_kernel_size))
+    for images, filters in windows.blocks(push):
+        block, out = push[images, filters], response[images, filters]
+        torch.addcmul(block, offset[filters], total[images], value=-1, out=windows.input(block))
+        inhibition = windows.sum(block).clamp_max_(0)  # still to be scaled, and negative
+        excited = block.relu()
+        if bias is None and push.dtype == total.dtype:
+            torch.addcmul(excited, inhibition, strength[filters], out=out)
+            continue
+        inhibition *= strength[filters]
+        if push.dtype == torch.float16:
+            inhibition.clamp_(-FLOAT16_MAX, FLOAT16_MAX)
+        if bias is not None:
+            inhibition += bias[filters].view(-1, 1, 1)
+        torch.add(excited, inhibition, out=out)
+    return response
+
+
+def backward(
+    grad: Tensor, push: Tensor, total: Tensor, offset: Tensor, alpha: Tensor, avg_kernel_size: int, needs: list[bool]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of ``push``, ``total``, ``offset`` and ``alpha``; those not in ``needs`` may be zeros."""
+    _, need_total, need_offset, need_alpha = needs
+    grad_push, grad_total = torch.empty_like(push), torch.zeros_like(total)
+    grad_offset, grad_alpha = torch.zeros_like(offset), torch.zeros_like(alpha)
+    if not push.numel():
+        return grad_push, grad_total, grad_offset, grad_alpha
+    share = window_share(total, avg_kernel_size)
+    mean_total = share * (box_sum(total, avg_kernel_size) if avg_kernel_size > 1 else total)
+    windows = _Windows(push, avg_kernel_size, total.dtype)
+    per_filter, strength = offset.view(-1, 1, 1), alpha.view(-1, 1, 1)
+    for images, filters in windows.blocks(push):
+        block, upstream = push[images, filters], grad[images, filters].to(total.dtype)
+        torch.addcmul(block, per_filter[filters], total[images], value=-1, out=windows.input(block))
+        minus_pull = windows.sum(block)
+        if push.dtype == torch.float16:
+            upstream = upstream * ((minus_pull * (share * strength[filters])).abs() <= FLOAT16_MAX)
+        inhibited = torch.ops.aten.hardtanh_backward(upstream, minus_pull, -torch.inf, 0)  # where pull is positive
+        if need_offset:
+            grad_offset[filters] -= _sum_products(inhibited, mean_total[images])
+        if need_alpha:
+            grad_alpha[filters] += _sum_products(inhibited * minus_pull, share)
+        torch.mul(inhibited, share, out=windows.input(block))
+        averaged = windows.sum(block)
+        if need_total:
+            grad_total[images, 0] -= torch.einsum("nohw,o->nhw", averaged, (offset * alpha)[filters])
+        passed = torch.ops.aten.threshold_backward(grad[images, filters], block, 0)
+        torch.addcmul(passed, averaged, strength[filters], out=grad_push[images, filters])
+    return grad_push, grad_total, grad_offset * alpha, grad_alpha
+
+
+def _sum_products(maps: Tensor, factor: Tensor) -> Tensor:
+    """Multiply ``[N, C, H, W]`` by ``[N or 1, 1, H, W]`` and sum all but the channels."""
+    return (maps.flatten(2) @ factor.flatten(2).mT).sum((0, 2))
+
+
+class _Windows:
+    """Sums over square windows, of blocks that are written into a buffer with a margin of zeros.
+
+    The margin right of a row is also that left of the next, and the margin below a plane that above the next. So a
+    neighbour is the same step away everywhere, and the sums are a few additions of the whole buffer to itself, shifted.
+    """
+
+    def __init__(self, maps: Tensor, side: int, dtype: torch.dtype) -> None:
+        self.side = max(side, 1)
+        self.channels_last = maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
+        images, channels, height, width = maps.shape
+        if not self.channels_last:  # there, all channels of a position lie together
+            channels = min(channels, max(1, _BLOCK // (height * width)))
+        images = min(images, max(1, _BLOCK // (channels * height * width)))
+        self.images, self.channels = images, channels
+        self.rows, self.columns = height + self.side // 2, width + self.side // 2
+        step = channels if self.channels_last else 1
+        margin = self.side // 2 * (self.columns + 1) * step
+        size = images * channels * self.rows * self.columns
+        values = maps.new_zeros(size + 2 * margin, dtype=dtype)
+        across, sums = values.new_empty(len(values) - (self.side - 1) * step), values.new_empty(size)
+        self.inside = self._view(values[margin : margin + size])
+        self.sums = self._view(sums) if self.side > 1 else self.inside
+        self.passes = [
+            (out, [given[term * stride : term * stride + len(out)] for term in range(self.side)])
+            for given, stride, out in ((values, step, across), (across, step * self.columns, sums))
+        ]
+
+    def blocks(self, maps: Tensor) -> Iterator[tuple[slice, slice]]:
+        """Yield the images and the channels of each block."""
+        for channel in range(0, maps.shape[1], self.channels):
+            for image in range(0, maps.shape[0], self.images):
+                yield slice(image, image + self.images), slice(channel, channel + self.channels)
+
+    def like_block(self, per_channel: Tensor, per_position: Tensor) -> Tensor:
+        """Return the products ``[C, H, W]``, laid out as the blocks are."""
+        if self.channels_last:
+            return (per_position[0, 0].unsqueeze(-1) * per_channel).permute(2, 0, 1)
+        return per_channel.view(-1, 1, 1) * per_position[0]
+
+    def input(self, block: Tensor) -> Tensor:
+        """Return where the values of ``block`` are to be written."""
+        return self._part(self.inside, block)
+
+    def sum(self, block: Tensor) -> Tensor:
+        """Return the sums over the windows of what was written for ``block``."""
+        if self.side > 1:
+            for out, (first, second, *others) in self.passes:
+                torch.add(first, second, out=out)
+                for other in others:
+                    out += other
+        return self._part(self.sums, block)
+
+    def _view(self, flat: Tensor) -> Tensor:
+        if self.channels_last:
+            return flat.view(self.images, self.rows, self.columns, self.channels).permute(0, 3, 1, 2)
+        return flat.view(self.images, self.channels, self.rows, self.columns)
+
+    @staticmethod
+    def _part(whole: Tensor, block: Tensor) -> Tensor:
+        images, channels, height, width = block.shape
+        return whole[:images, :channels, :height, :width]
