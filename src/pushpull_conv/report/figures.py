@@ -160,8 +160,16 @@ def _draw_r_net(axes: Axes, baseline: Score) -> None:
         start = (left, heights[0]) if heights[0] <= top else (left + heights[0] - top, top)  # where the line comes in
         if left <= start[0] < right - 0.05 * (right - left) and start[1] > bottom + 0.05 * (top - bottom):
             name = rf"$R_\mathrm{{net}}$ {level:+g}".replace("-", "−") if level else r"$R_\mathrm{net}$ 0"
-            place = {"textcoords": "offset points", "va": "center"}
-            axes.annotate(name, start, (5, -1), **place, fontsize=7, color=MUTED, parse_math=True)
+            axes.annotate(
+                name,
+                start,
+                (5, -1),
+                textcoords="offset points",
+                va="center",
+                fontsize=7,
+                color=MUTED,
+                parse_math=True,
+            )
     axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.grid(visible=False)
 
