@@ -5,13 +5,18 @@
 Both make the same pictures with the same ImageNet constants on one CPU thread: in every round each corrupts its batch
 once at each of the five severities, in turn. Printed per corruption: milliseconds of processor time per image, the mean
 over severities, as the median over rounds with the middle half of them; and the ratio of the medians. At 32 pixels a
-column has the CIFAR constants, which the peer lacks; with a GPU, a column has our images per second there.
+column has the CIFAR constants, which the peers lack; with a GPU, a column has our images per second there. Memory is
+what a process of its own needs more than before, over the size of the batch in float32, at its worst severity.
 
-The peer is `imagecorruptions` (the extra `reference`).
+The peers are `imagecorruptions` (the extra `reference`) and, where it can be imported, `torch_uncertainty`, whose
+versions of some corruptions are other algorithms.
 """
 
 import argparse
+import functools
 import math
+import multiprocessing
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -25,6 +30,11 @@ from torch import Tensor
 from unit import hardware, milliseconds
 
 from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, corrupt
+
+try:
+    from torch_uncertainty.transforms import corruption as uncertainty
+except ImportError:
+    uncertainty = None
 
 NAMES = CORRUPTIONS + EXTRA_CORRUPTIONS
 BATCH = {32: 256, 224: 16}
@@ -50,37 +60,32 @@ def table(side: int, names: list[str], rounds: int) -> None:
     """Measure every corruption at one side and print a row each."""
     photographs = pictures(BATCH[side], side)
     gpu = pictures(GPU_BATCH, side).cuda() if torch.cuda.is_available() else None
-    columns = ["peer, ms", "ours, ms", "peer / ours", "ours, images/s"]
-    columns += ["ours at CIFAR constants, ms"] * (side == 32) + ["ours on the GPU, images/s"] * (gpu is not None)
+    timed = ["imagecorruptions", "ours"] + ["ours at CIFAR constants"] * (side == 32)
+    timed += ["torch-uncertainty"] * (uncertainty is not None)
+    columns = [f"{name}, ms" for name in timed] + ["imagecorruptions / ours", "ours, images/s", "ours, memory"]
+    columns += ["ours on the GPU, images/s"] * (gpu is not None)
     print(f"\n{side} x {side} pixels, batches of {BATCH[side]}\n")
     print(f"| corruption | {' | '.join(columns)} |\n|---|{'--:|' * len(columns)}")
     medians = []
     for name in names:
         calls = [peer(photographs[: PEER_BATCH[side]], name), ours(photographs, name, "imagenet")]
         calls += [ours(photographs, name, "cifar")] * (side == 32)
+        calls += [second_peer(photographs[: PEER_BATCH[side]], name)] * (uncertainty is not None)
         times = compare(calls, rounds)
         medians.append([middle for _, middle, _ in times])
-        cells = row(times)
+        cells = [f"{middle:.3g} ({low:.3g}–{high:.3g})" if middle == middle else "fails" for low, middle, high in times]
+        cells += [*ratios(*medians[-1][:2]), f"{memory(photographs, name):.1f} x"]
         if gpu is not None:
             cells.append(f"{on_gpu(ours(gpu, name, 'imagenet').run, rounds):,.0f}")
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
-    peer_sum, our_sum, *cifar_sum = map(sum, zip(*medians, strict=True))
-    sums = [
-        f"{peer_sum:.1f}",
-        f"{our_sum:.2f}",
-        f"{peer_sum / our_sum:.1f} x",
-        "",
-        *(f"{time:.2f}" for time in cifar_sum),
-    ]
-    print(f"| **sum** | {' | '.join(sums)} |{' |' * (gpu is not None)}", flush=True)
+    sums = [math.fsum(column) for column in zip(*medians, strict=True)]
+    cells = [f"{total:.2f}" if total == total else "" for total in sums] + [*ratios(*sums[:2]), ""]
+    print(f"| **sum** | {' | '.join(cells)} |{' |' * (gpu is not None)}", flush=True)
 
 
-def row(times: list[tuple[float, float, float]]) -> list[str]:
-    """The cells of one corruption."""
-    peer_cell, our_cell, *others = (f"{middle:.3g} ({low:.3g}–{high:.3g})" for low, middle, high in times)
-    peer_time, our_time = times[0][1], times[1][1]
-    ratio = "the peer fails" if math.isnan(peer_time) else f"{peer_time / our_time:.1f} x"
-    return [peer_cell, our_cell, ratio, f"{1000 / our_time:,.0f}", *others]
+def ratios(peer_time: float, our_time: float) -> list[str]:
+    """How many times faster ours are, and our images per second."""
+    return [f"{peer_time / our_time:.1f} x", f"{1000 / our_time:,.0f}"]
 
 
 def pictures(count: int, side: int) -> Tensor:
@@ -113,6 +118,36 @@ def peer(images: Tensor, name: str) -> Call:
             imagecorruptions.corrupt(array, corruption_name=name, severity=severity)
 
     return Call(run, len(arrays))
+
+
+def second_peer(images: Tensor, name: str) -> Call:
+    """One picture after the other, floating point in [0, 1]."""
+    names = dict(zip(CORRUPTIONS, uncertainty.corruption_transforms, strict=True))
+    names |= {"speckle_noise": uncertainty.SpeckleNoise, "gaussian_blur": uncertainty.GaussianBlur}
+    names |= {"saturate": uncertainty.Saturation}
+    pictures = list(images / 255)
+    transform = functools.cache(lambda severity: names[name](severity))
+
+    def run(severity: int) -> None:
+        for picture in pictures:
+            transform(severity)(picture)
+
+    return Call(run, len(pictures))
+
+
+def memory(images: Tensor, name: str) -> float:
+    """Peak memory of the worst severity over the size of the batch in float32."""
+    batch = images.repeat(-(-(2**24) // images.numel()), 1, 1, 1)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply(grown, (batch, name)) / (4 * batch.numel())
+
+
+def grown(images: Tensor, name: str) -> int:
+    """Bytes by which this process's peak grows."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for severity in SEVERITIES:
+        ours(images, name, "imagenet").run(severity)
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def compare(calls: list[Call], rounds: int) -> list[tuple[float, float, float]]:
