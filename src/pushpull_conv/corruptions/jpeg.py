@@ -1,4 +1,4 @@
-"""Baseline JPEG there and back: in tensor arithmetic on any device, or by Pillow where that is faster, bit for bit alike.
+"""Baseline JPEG there and back: in tensor arithmetic on any device, or by Pillow where that is faster, bit for bit.
 
 Entropy coding loses nothing, so compression is: colour conversion, chroma at half the size, an integer cosine
 transform, quantisation, and the same way back. All of it follows libjpeg's integer arithmetic (the "slow" transform,
