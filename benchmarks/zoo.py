@@ -86,18 +86,19 @@ def train_a_step(name: str) -> str:
             continue
         if len(calls) != 1:
             return f"the unit was called {len(calls)} times"
-        reason = _step(network, unit, outputs)
-        if reason:  # a network whose head starts from zero moves nothing else in its first step
-            reason = _step(network, unit, list(_tensors(network(torch.rand(2, _channels(network), side, side)))))
+        reason = _step(network, unit, outputs, rate=1e-2)
+        if reason:  # a head or a branch that starts from zero, or nearly, lets no gradient through in the first step
+            outputs = list(_tensors(network(torch.rand(2, _channels(network), side, side))))
+            reason = _step(network, unit, outputs, rate=1.0)
         if not reason:
             return f"{side} px"
     return reason
 
 
-def _step(network: nn.Module, unit: PushPullConv2d, outputs: list[Tensor]) -> str:
+def _step(network: nn.Module, unit: PushPullConv2d, outputs: list[Tensor], *, rate: float) -> str:
     """Learn classes, or an arbitrary target where there are no logits; return what went wrong, if anything."""
     before = [unit.weight.detach().clone(), unit.alpha.detach().clone()]
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=rate)
     optimizer.zero_grad()
     if [output.shape for output in outputs] == [(2, CLASSES)]:
         nn.functional.cross_entropy(outputs[0], torch.tensor([0, 2])).backward()
@@ -175,8 +176,7 @@ All {all} architectures: torchvision's {torchvision} classifiers and timm's {tim
 Of the swapped, the {small} of at most {largest} million parameters were trained a step of SGD (random weights and
 images, {classes} classes, `trainable_alpha=True`), on the smallest images that the network takes: the last column gives
 their side. It does so only if the forward pass called the unit exactly once, and the step moved the unit's weight and
-alpha and left them finite (the second step where the network's head starts from zero); otherwise it says what went
-wrong ({odd} times). The other {larger} are *larger* and were swapped only, without memory.
+alpha and XX The other {larger} are *larger* and were swapped only, without memory.
 
 | network | million parameters | stem | step |
 |---|---:|---|---|
