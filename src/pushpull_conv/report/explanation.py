@@ -2,11 +2,13 @@
 
 from itertools import pairwise
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pushpull_conv.functional import pull_kernel
@@ -20,7 +22,7 @@ _COLUMNS = ("push kernel", "pull kernel", "push spectrum", "pull spectrum", "pus
 
 @in_style
 def explanation_figure(unit: PushPullConv2d, photo: Tensor, x: Tensor, filters: int = 4) -> Figure:
-    """Draw a stem's filters, one a row, those that answer most to the photo; the photo and all alphas above.
+    """Draw a stem's filters, one a row, those that the photo inhibits most; the photo and all alphas above.
 
     Args:
         unit: The stem.
@@ -32,10 +34,12 @@ def explanation_figure(unit: PushPullConv2d, photo: Tensor, x: Tensor, filters: 
         One figure. Its ``values`` give alpha of each bar of the histogram.
     """
     push, pull = rectified_responses(unit, x)
-    shown = push.std((1, 2)).argsort(descending=True, stable=True)[:filters].tolist()
-    heights = [2.0, 1.22 * len(shown) + 0.5, 0.95]
+    pull = unit.alpha.detach().view(-1, 1, 1) * pull
+    shown = pull.std((1, 2)).argsort(descending=True, stable=True)[:filters].tolist()
+    heights = [2.0, 1.22 * len(shown) + 0.5, 0.75]
     figure = canvas(8.2, sum(heights))
-    head, body, foot = figure.subfigures(3, 1, height_ratios=heights)
+    parts: Any = figure.subfigures(3, 1, height_ratios=heights)
+    head, body, foot = parts
     caption = _caption(shown)
     foot.text(0.01, 0.9, fill(caption, 138), va="top", fontsize=7.5, color=MUTED)
     photo_axes, alpha_axes = head.subplots(1, 2, width_ratios=[1, 2])
@@ -77,14 +81,13 @@ def _draw_filters(figure: SubFigure, unit: PushPullConv2d, push: Tensor, pull: T
     for axes, name in zip(panels[0], _COLUMNS, strict=True):
         axes.set_title(name, fontweight="normal", loc="center")
     for row, i in zip(panels, shown, strict=True):
-        strength = float(unit.alpha[i])
-        row[0].set_ylabel(f"filter {i}\nα = {strength:.2f}")
+        row[0].set_ylabel(f"filter {i}\nα = {unit.alpha[i].item():.2f}")
         low, high = float(weight[i].min()), float(weight[i].max())
         for axes, kernel in zip(row[:2], (weight[i], pulling[i]), strict=True):
             axes.imshow(_colours(kernel, low, high), interpolation="none")
             _bare(axes)
         _draw_spectra(row[2:4], spectrum(weight[i]), spectrum(pulling[i]), label=i == shown[-1])
-        _draw_responses(row[4:], push[i].numpy(), strength * pull[i].numpy())
+        _draw_responses(row[4:], push[i].numpy(), pull[i].numpy())
 
 
 def _draw_spectra(panels: np.ndarray, push: np.ndarray, pull: np.ndarray, *, label: bool) -> None:
@@ -103,7 +106,7 @@ def _draw_spectra(panels: np.ndarray, push: np.ndarray, pull: np.ndarray, *, lab
 
 def _draw_responses(panels: np.ndarray, push: np.ndarray, pull: np.ndarray) -> None:
     """Draw the three maps on the scale of the strongest response; blue is below zero."""
-    reach = max(float(push.max()), float(pull.max()), np.finfo(np.float32).tiny)
+    reach = float(max(push.max(), pull.max(), np.finfo(np.float32).tiny))
     for axes, response in zip(panels, (push, pull, push - pull), strict=True):
         axes.imshow(response, cmap="RdBu_r", vmin=-reach, vmax=reach, interpolation="none")
         _bare(axes)
@@ -112,7 +115,7 @@ def _draw_responses(panels: np.ndarray, push: np.ndarray, pull: np.ndarray) -> N
 def _draw_alphas(axes: Axes, unit: PushPullConv2d) -> dict[str, list[str]]:
     alpha = unit.alpha.detach().double().numpy()
     learned = unit.trainable_alpha
-    low, high = min(0.0, alpha.min()), max(1.0, alpha.max())
+    low, high = min(0.0, float(alpha.min())), max(1.0, float(alpha.max()))
     width = (high - low) / 20
     counts, edges = np.histogram(alpha, bins=21, range=(low - width / 2, high + width / 2))  # 0 and 1 inside a bar
     axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=SERIES[0], edgecolor="white", linewidth=0.5)
@@ -120,7 +123,7 @@ def _draw_alphas(axes: Axes, unit: PushPullConv2d) -> dict[str, list[str]]:
     kind = "learned, from U(0, 1)" if learned else "fixed"
     axes.set_title(f"α of {len(alpha)} filters: {alpha.mean():.2f} ± {alpha.std():.2f}, {kind}")
     axes.set(xlabel="α, strength of the inhibition", ylabel="Filters")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     return {"alphas": [f"{low:.2f} to {high:.2f}" for low, high in pairwise(edges)]}
 
 
@@ -135,11 +138,11 @@ def _colours(kernel: Tensor, low: float, high: float) -> np.ndarray:
 def _caption(shown: list[int]) -> str:
     return (
         f"Top: the photo, and how α is distributed over all filters (dashed: its mean). Below: the {len(shown)} "
-        "filters whose push response to the photo varies most. Kernels are scaled to the range of the push kernel. "
+        "filters whose pull response to the photo varies most. Kernels are scaled to the range of the push kernel. "
         f"Spectra are powers of the zero-padded Fourier transform over {_DYNAMIC_RANGE} decibels, on the scale of the "
         "stronger of the pair, zero frequency in the middle. Responses: push is rectified; pull is rectified, averaged "
-        "and multiplied by α; the difference is what the unit passes on before its bias. Red is above zero, blue below, "
-        "on one scale for each filter."
+        "and multiplied by α; the difference is what the unit passes on before its bias. Red is above zero, blue "
+        "below, on one scale for each filter."
     )
 
 
