@@ -83,6 +83,10 @@ def test_overrides_replace_single_settings():
     assert recipe.training.batch_size == load_recipe("quickstart").training.batch_size
 
 
+def test_a_model_that_cannot_be_built_without_memory_is_accepted():
+    assert load_recipe("quickstart", ["model.name=torchvision:regnet_x_400mf"]).model.name.endswith("regnet_x_400mf")
+
+
 @pytest.mark.parametrize(
     ("section", "key", "value", "words"),
     [

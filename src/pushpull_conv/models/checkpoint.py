@@ -202,7 +202,7 @@ def _require_file(path: Path) -> None:
 
 def _parse_spec(path: Path, metadata: Mapping[str, str]) -> ModelSpec:
     try:
-        stored: dict[str, Any] = {"layer": None, **json.loads(metadata[_METADATA_KEY])}  # files before 0.2 lack it
+        stored: dict[str, Any] = {"layer": None, **json.loads(metadata[_METADATA_KEY])}  # the first files lack it
         values: dict[str, Any] = {field.name: stored[field.name] for field in fields(ModelSpec)}
         for name in ("mean", "std", "classes"):  # JSON has lists only
             values[name] = tuple(values[name])

@@ -5,6 +5,7 @@ A recipe is validated whole before anything starts, and nothing rewrites it afte
 
 import importlib.resources
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -198,8 +199,14 @@ class Recipe(_Section):
         for variant in self.variants:
             pushpull = variant.pushpull.model_dump() if variant.pushpull else None
             layer = variant.layer.model_dump() if variant.layer else None
-            with torch.device("meta"):
-                create_model(self.model.name, num_classes=2, stem=self.model.stem, pushpull=pushpull, layer=layer)
+            build = partial(
+                create_model, self.model.name, num_classes=2, stem=self.model.stem, pushpull=pushpull, layer=layer
+            )
+            try:
+                with torch.device("meta"):
+                    build()
+            except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
+                build()
         return self
 
     def variant(self, name: str) -> Variant:
