@@ -42,14 +42,14 @@ def left_behind(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-@pytest.mark.parametrize("command", ["", "run", "train", "evaluate", "compare", "corrupt"])
+@pytest.mark.parametrize("command", ["", "run", "train", "evaluate", "compare", "corrupt", "explain"])
 def test_help_shows_an_example(pushpull, command):
     code, out, _ = pushpull(*command.split(), "--help")
     assert code == 0
     if command:
         assert re.search(rf"Example: pushpull {command} \S+", out), out
     else:
-        assert all(word in out for word in ("run", "train", "evaluate", "compare", "corrupt"))
+        assert all(word in out for word in ("run", "train", "evaluate", "compare", "corrupt", "explain"))
 
 
 def test_evaluate_counts_prints_and_keeps(pushpull, model_file, tmp_path):
@@ -322,3 +322,29 @@ def test_what_does_not_go_with_evaluate_is_refused(pushpull, model_file, tmp_pat
     refused(pushpull("run", "quickstart", "--set", "benchmark.jpeg=false"), "no JPEG step to leave out")
     refused(pushpull("run", "quickstart", "--set", "benchmark.suite=imagenet-c"), "224 x 224", "cifar10-c")
     assert not [name for name in left_behind(tmp_path) if name.endswith((".json", ".ckpt", ".safetensors"))]
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_explain_draws_a_unit(pushpull, model_file, photo, tmp_path, ending):
+    out = tmp_path / "out" / f"explained.{ending}"
+    code, said, err = pushpull("explain", model_file.parent, photo, "--out", out, "--filters", "2")
+    assert (code, err) == (0, "")
+    assert f"explained.{ending}" in said
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+    if ending == "svg":
+        text = out.read_text()
+        assert all(word in text for word in ("push spectrum", "difference", "cycles/pixel", "Below: the 2 filters"))
+
+
+def test_explain_refuses_what_it_cannot_draw(pushpull, model_file, photo, tmp_path):
+    spec = ModelSpec("resnet20", 10, None, None, (0.5,) * 3, (0.25,) * 3, layer={"kind": "surround"})
+    save_checkpoint(tmp_path / "plain.safetensors", spec.build(), spec)
+    out = ["--out", tmp_path / "explained.png"]
+    refused(pushpull("explain", tmp_path / "plain.safetensors", photo, *out), "plain.safetensors", "no push-pull unit")
+    refused(pushpull("explain", tmp_path / "gone.safetensors", photo, *out), "gone.safetensors", "does not exist")
+    refused(pushpull("explain", tmp_path, photo, *out), "model.safetensors' does not exist")
+    refused(pushpull("explain", model_file, tmp_path / "gone.png", *out), "gone.png", "does not exist")
+    refused(pushpull("explain", model_file, photo, "--out", tmp_path / "a.gif"), "a.gif", ".png")
+    for filters in (0, 17):
+        refused(pushpull("explain", model_file, photo, *out, "--filters", filters), f"filters is {filters}", "1 to 16")
+    assert not (tmp_path / "explained.png").exists()

@@ -13,7 +13,7 @@ PACKAGE = Path(pushpull_conv.__file__).parent
 
 # Each room and the rooms below it, from which it may import. A file belongs to the room of its first name.
 ROOMS = ["cli", "experiment", "comparison", "report", "training", "benchmark", "provenance", "models", "data"]
-ROOMS += ["corruptions", "layers", "functional", "kernels", "files", "errors", "_version"]
+ROOMS += ["corruptions", "comparison_layers", "layers", "functional", "kernels", "files", "errors", "_version"]
 NOT_BELOW = {("report", "training"), ("benchmark", "models"), ("models", "data"), ("data", "corruptions")}
 OUTSIDE = {
     "lightning": {"training"},

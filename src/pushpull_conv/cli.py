@@ -258,6 +258,25 @@ def corrupt(
         console.print(f"set: {manifest}", highlight=False, soft_wrap=True)
 
 
+@app.command()
+def explain(
+    model: Annotated[Path, typer.Argument(help="A run's folder or a .safetensors file.")],
+    photo: Annotated[Path, typer.Argument(help="A picture that Pillow can read.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The figure: .png, .svg or .pdf.")],
+    filters: Annotated[int, typer.Option(help="How many filters to show.")] = 4,
+) -> None:
+    """Draw what a trained push-pull unit does to a picture.
+
+    Its kernels, their spectra, their responses, and the strengths of the inhibition.
+
+    Example: **pushpull explain runs/quickstart/PP3 photo.jpg --out explained.png**
+    """
+    from pushpull_conv.comparison import explain as draw
+
+    draw(model, photo, out, filters=filters)
+    Console().print(f"figure: {out}", highlight=False, soft_wrap=True)
+
+
 def _experiment(
     recipe: str, data: Path | None, out: Path | None, settings: list[str] | None, console: Console
 ) -> "Experiment":

@@ -14,11 +14,13 @@ from pushpull_conv.files import MODEL_FILE, RECIPE_FILE, RESULTS_FILE
 from pushpull_conv.layers import PushPullConv2d
 from pushpull_conv.models import Classifier, load_checkpoint
 from pushpull_conv.provenance import read_provenance
-from pushpull_conv.report import Sample, terminal_table, write_gallery, write_report
+from pushpull_conv.report import Sample, terminal_table, write_explanation, write_gallery, write_report
 from pushpull_conv.training.recipe import load_recipe
 
 PROFILE_SIDES = {"cifar": 32, "tiny-imagenet": 64, "imagenet": 224}
 """Side in pixels of the images that each profile's severities were made for."""
+LARGEST_EXPLAINED = 512
+"""Side in pixels to which `explain` scales and crops a larger picture: more could not be seen in its figure."""
 
 
 def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Console) -> Path:
@@ -75,8 +77,12 @@ def _folders_with_results(folder: Path) -> list[Path]:
 
 def _stem_kernels(classifier: Classifier) -> tuple[Tensor, Tensor] | None:
     """Return weight and alpha of the first push-pull unit, None where there is none."""
-    units = (module for module in classifier.modules() if isinstance(module, PushPullConv2d))
-    return next(((unit.weight.detach(), unit.alpha.detach()) for unit in units), None)
+    unit = _first_unit(classifier)
+    return None if unit is None else (unit.weight.detach(), unit.alpha.detach())
+
+
+def _first_unit(classifier: Classifier) -> PushPullConv2d | None:
+    return next((module for module in classifier.modules() if isinstance(module, PushPullConv2d)), None)
 
 
 def _origin(folder: Path) -> dict[str, str]:
@@ -116,3 +122,23 @@ def preview(photo: Path, out: Path, *, profile: str, seed: int, frost: str) -> P
     side = PROFILE_SIDES[require_name("profile", profile, PROFILE_SIDES)]
     sample = Sample(photo=read_photo(photo, side=side), seed=seed, profile=profile, frost=load_frost(frost))
     return write_gallery(out, sample, (*CORRUPTIONS, *EXTRA_CORRUPTIONS))
+
+
+def explain(model: Path, photo: Path, out: Path, *, filters: int) -> Path:
+    """Draw what a trained push-pull stem does to a picture; the arguments are those of ``pushpull explain``.
+
+    Raises:
+        InputError: The model or the picture cannot be read, the model has no push-pull unit that takes its three
+            channels, ``filters`` is out of range, or the figure cannot be written.
+    """
+    classifier, spec = load_checkpoint(model / MODEL_FILE if model.is_dir() else model)
+    unit = _first_unit(classifier)
+    if unit is None or unit.in_channels != 3:
+        has = "no push-pull unit" if unit is None else f"a push-pull unit over {unit.in_channels} channels"
+        raise InputError(f"'{model}' ({spec.name}) has {has}; give a model with one over the image's three channels")
+    if not 1 <= filters <= unit.out_channels:
+        raise InputError(f"filters is {filters}; allowed: 1 to {unit.out_channels}, as many as the unit has")
+    picture = read_photo(photo)
+    if max(picture.shape) > LARGEST_EXPLAINED:
+        picture = read_photo(photo, side=LARGEST_EXPLAINED)
+    return write_explanation(out, unit, picture, classifier.normalise(picture[None]), filters=filters)

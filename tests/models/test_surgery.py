@@ -1,13 +1,19 @@
+import copy
 import subprocess
 import sys
+import tempfile
+from unittest import mock
 
 import pytest
 import timm
 import torch
+import torch.distributed as dist
 import torchvision
+from timm.layers import Conv2dSame, ScaledStdConv2d, ScaledStdConv2dSame, StdConv2d, StdConv2dSame
 from torch import nn
 
 from pushpull_conv.errors import InputError
+from pushpull_conv.functional import push_pull_conv2d_reference
 from pushpull_conv.layers import PushPullConv2d
 from pushpull_conv.models import SwapReport, create_model, swap_first_conv_
 
@@ -27,6 +33,9 @@ TIMM = [
     ("ghostnet_050", "conv_stem", 32),
     ("inception_v3", "Conv2d_1a_3x3.conv", 96),
     ("efficientvit_b0", "stem.in_conv.conv", 32),
+    ("tf_mobilenetv3_small_minimal_100", "conv_stem", 32),
+    ("nf_regnet_b0", "stem.conv", 64),
+    ("resnetv2_50x1_bit", "stem.conv", 32),
 ]
 TORCHVISION = [
     ("resnet18", "conv1", 32),
@@ -63,6 +72,113 @@ def test_swap_and_train_a_step(name, stem, size):
     for name, value in report.unit.named_parameters():
         assert value.isfinite().all()
         assert not torch.equal(value, start[name]), name
+
+
+class Scaled(ScaledStdConv2dSame):
+    """timm recognises its kinds by their exact class; a subclass may compute something else."""
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Conv2dSame(3, 8, 3, stride=2),
+        lambda: Conv2dSame(3, 8, (2, 5), stride=(3, 1), dilation=(1, 2), bias=False),
+        lambda: StdConv2d(3, 8, 7, stride=2, bias=True),
+        lambda: StdConv2dSame(3, 8, 7, stride=2),
+        lambda: StdConv2dSame(3, 8, 3),  # stride 1: the padding is known beforehand
+        lambda: ScaledStdConv2d(3, 8, 3, stride=2, gamma=1.7, gain_init=0.6),
+        lambda: ScaledStdConv2dSame(3, 8, 3, stride=2, gamma=1.7, gain_init=0.6),
+    ],
+)
+@pytest.mark.parametrize("size", [(17, 32), (32, 33)])
+def test_a_unit_over_a_timm_convolution_prepares_input_and_weights_as_that_does(build, size):
+    torch.manual_seed(0)
+    conv = build().double()
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    unit = swap_first_conv_(copy.deepcopy(conv), avg_kernel_size=5, alpha=0.0)[0]
+    shift = 0 if conv.bias is None else conv.bias.view(-1, 1, 1)
+    torch.testing.assert_close(unit(x), (conv(x) - shift).relu() + shift, atol=1e-9, rtol=1e-7)
+
+    # The pull response through timm's own code: its weights are those that it convolves unit impulses with.
+    inhibited = swap_first_conv_(copy.deepcopy(conv), avg_kernel_size=5, alpha=0.7)[0]
+    weight, padded = [], []
+    with mock.patch("torch.nn.functional.conv2d", lambda x, w, *rest: weight.append(w) or padded.append(x) or x):
+        conv(x)
+    expected = push_pull_conv2d_reference(
+        padded[0], weight[0], conv.bias, 0.7, avg_kernel_size=5,
+        stride=conv.stride, padding=conv.padding, dilation=conv.dilation,
+    )  # fmt: skip
+    torch.testing.assert_close(inhibited(x), expected, atol=1e-9, rtol=1e-7)
+    assert {*conv.state_dict(), "alpha"} == {*inhibited.state_dict()}
+
+
+def test_a_unit_over_a_timm_convolution_keeps_its_parameters_and_can_be_copied():
+    conv = ScaledStdConv2dSame(3, 8, 3, stride=2)
+    unit, _ = swap_first_conv_(conv, trainable_alpha=True)
+    assert (unit.weight, unit.bias, unit.gain) == (conv.weight, conv.bias, conv.gain)
+    assert {name for name, _ in unit.named_parameters()} == {"weight", "bias", "gain", "alpha"}
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.equal(copy.deepcopy(unit)(x), unit(x))
+    with pytest.raises(InputError, match=r"'' .Scaled. is not a plain torch.nn.Conv2d"):
+        swap_first_conv_(Scaled(3, 8, 3))
+
+
+def test_a_convolution_may_be_named():
+    network = timm.create_model("repvgg_a0", num_classes=3)
+    for name in ("stem.conv_kxk.conv", "stem.conv_1x1.conv"):
+        assert swap_first_conv_(network, name=name)[1].name == name
+        assert isinstance(network.get_submodule(name), PushPullConv2d)
+    assert network(torch.rand(2, 3, 32, 32)).shape == (2, 3)
+    with pytest.raises(InputError, match=r"unknown convolution 'stem.conv_1x1.con'; did you mean 'stem.conv_1x1.conv'"):
+        swap_first_conv_(network, name="stem.conv_1x1.con")
+    with pytest.raises(InputError, match=r"'stem.conv_kxk.conv' .PushPullConv2d. is a push-pull unit already"):
+        swap_first_conv_(network, name="stem.conv_kxk.conv")
+
+
+def trained(network, optimizer):
+    """One step; which parameters have moved."""
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    network(torch.randn(2, 3, 8, 8)).square().sum().backward()
+    optimizer.step()
+    return {name for name, value in network.named_parameters() if not torch.equal(value, before[name])}
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_an_optimizer_built_before_trains_alpha_only_if_it_is_given(kind):
+    for given, moved in ((False, {"0.weight", "0.bias"}), (True, {"0.weight", "0.bias", "0.alpha"})):
+        network = nn.Sequential(nn.Conv2d(3, 8, 3))
+        optimizer = kind(network.parameters(), lr=1e-2)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.1)
+        swap_first_conv_(network, trainable_alpha=True, optimizer=optimizer if given else None)
+        assert trained(network, optimizer) == moved
+        schedule.step()
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1e-3])
+        restored = kind(network.parameters() if given else list(network.parameters())[1:], lr=1)
+        restored.load_state_dict(optimizer.state_dict())
+
+
+def test_alpha_joins_the_group_of_its_weight():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
+    groups = [{"params": network[1].parameters()}, {"params": network[0].parameters(), "lr": 0.5}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    swap_first_conv_(network, trainable_alpha=True, optimizer=optimizer)
+    assert optimizer.param_groups[1]["params"][-1] is network[0].alpha
+    assert [len(group["params"]) for group in optimizer.param_groups] == [2, 3]
+
+
+def test_the_optimizer_of_another_network_is_refused():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3))
+    optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
+    with pytest.raises(InputError, match="optimizer SGD does not train the first convolution"):
+        swap_first_conv_(network, trainable_alpha=True, optimizer=optimizer)
+    assert type(network[0]) is nn.Conv2d
+
+
+def test_a_weight_that_is_tied_to_another_layer_stays_tied():
+    network = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3))
+    network[1].weight = network[0].weight
+    swap_first_conv_(network, name="0")
+    assert network[0].weight is network[1].weight
 
 
 @pytest.mark.filterwarnings("ignore:The default weight initialization")
@@ -132,6 +248,22 @@ def misnamed():
     return network
 
 
+def without_first_conv():
+    network = timm.create_model("resnet10t")
+    network.pretrained_cfg = {"first_conv": []}
+    return network
+
+
+def distributed():
+    """A network in a DistributedDataParallel of one process."""
+    with tempfile.TemporaryDirectory() as folder:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
+        try:
+            return nn.parallel.DistributedDataParallel(nn.Sequential(nn.Conv2d(3, 4, 3)))
+        finally:
+            dist.destroy_process_group()
+
+
 shared = nn.Conv2d(3, 3, 3)
 
 
@@ -147,7 +279,10 @@ shared = nn.Conv2d(3, 3, 3)
             "'0' .PushPullConv2d. is a push-pull unit already",
         ),
         (lambda: nn.Sequential(OwnConv(3, 8, 3)), "'0' .OwnConv. is not a plain torch.nn.Conv2d"),
-        (lambda: timm.create_model("tf_mobilenetv3_small_minimal_100"), "'conv_stem' .Conv2dSame. is not a plain"),
+        (lambda: nn.Sequential(nn.LazyConv2d(8, 3)), "has 1 convolutions and none of 3 or 1"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), *(nn.Conv2d(3, 8, 3) for _ in range(6))), "7 convolutions.*3 more"),
+        (lambda: timm.create_model("naflexvit_base_patch16_gap"), "'embeds.proj' .Linear. is no convolution"),
+        (without_first_conv, "ResNet says that it has no first convolution"),
         (lambda: timm.create_model("repvgg_a0"), "RepVGG|ByobNet.*2 first convolutions .stem.conv_kxk.conv"),
         (misnamed, "names 'stem.conv' as its first convolution and has no such module"),
         (lambda: nn.Sequential(shared, shared), "is shared by 0, 1; give each place its own"),
@@ -157,6 +292,8 @@ shared = nn.Conv2d(3, 3, 3)
             lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3))),
             "is not a plain torch.nn.Conv2d",
         ),
+        (distributed, "wrapped in a DistributedDataParallel; call swap_first_conv_ before"),
+        (lambda: nn.Sequential(torch.compile(nn.Conv2d(3, 4, 3), backend="eager")), "wrapped in a OptimizedModule"),
         (lambda: nn.DataParallel(nn.Conv2d(3, 4, 3)), "wrapped in a DataParallel; call swap_first_conv_ before"),
         (lambda: torch.compile(nn.Conv2d(3, 4, 3), backend="eager"), "wrapped in a OptimizedModule"),
         (lambda: torch.fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 4, 3))), "wrapped in a GraphModule"),

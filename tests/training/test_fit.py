@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from pushpull_conv.data import load_images
 from pushpull_conv.models import load_checkpoint
-from pushpull_conv.training.fit import channel_statistics, fit
-from pushpull_conv.training.recipe import load_recipe
+from pushpull_conv.training.fit import build, channel_statistics, fit
+from pushpull_conv.training.recipe import VARIANTS, load_recipe
 
 SMALL = ["training.epochs=3", "variants=[baseline, PP3-trainable]"]
 
@@ -114,3 +114,23 @@ def test_a_killed_run_ends_at_the_weights_of_an_uninterrupted_one(tmp_path):
         for run in (folder, whole)
     ]
     assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("variant", [name for name, change in VARIANTS.items() if change is not None])
+def test_every_known_variant_trains_a_step_through_a_recipe(tmp_path, digits, variant):
+    """One step of all that a recipe can name: the file loads again, and what is to be learned has moved."""
+    few = [images[:32] for images in digits]
+    overrides = ["training.epochs=1", f"variants=[{variant}]", f"baseline={variant}", "training.batch_size=32"]
+    path, _ = train(tmp_path / "run", few, variant, overrides)
+    classifier, spec = load_checkpoint(path)
+    recipe = load_recipe("quickstart", [*SMALL, *overrides])
+    torch.manual_seed(recipe.seed)
+    fresh, _ = build(recipe, recipe.variant(variant), few[0])
+    assert (spec.layer, spec.pushpull) == tuple(
+        part and part.model_dump() for part in (recipe.variant(variant).layer, recipe.variant(variant).pushpull)
+    )
+    assert repr(classifier) == repr(fresh)
+    start = dict(fresh.named_parameters())
+    moved = {name for name, value in classifier.named_parameters() if not torch.equal(value, start[name])}
+    assert "network.conv1.weight" in moved
+    assert ("network.conv1.alpha" in moved) == variant.endswith("-trainable")

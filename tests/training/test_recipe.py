@@ -1,12 +1,15 @@
 """Recipes: what is read, and the one line that says what is wrong."""
 
+import inspect
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pushpull_conv import InputError
-from pushpull_conv.training.recipe import VARIANTS, Recipe, load_recipe, shipped_recipes
+from pushpull_conv.models.layer_kinds import LAYER_KINDS
+from pushpull_conv.training.recipe import LAYERS, VARIANTS, Recipe, load_recipe, shipped_recipes
 
 
 @pytest.fixture
@@ -44,13 +47,44 @@ def test_known_variants_are_what_their_names_say():
     assert VARIANTS["baseline"] is None
     for name in ("PP3", "PP5", "PP3-trainable", "PP5-trainable"):
         assert VARIANTS[name].avg_kernel_size == int(name[2])
-        assert VARIANTS[name].trainable_alpha == name.endswith("trainable")
+    for name in ("PP3", "PP5", "PP2020", "Surround"):
+        assert not VARIANTS[name].trainable_alpha
+        assert VARIANTS[f"{name}-trainable"] == VARIANTS[name].model_copy(update={"trainable_alpha": True})
+    kinds = {name: change.kind for name, change in VARIANTS.items() if hasattr(change, "kind")}
+    assert set(kinds.values()) == set(LAYERS) == set(LAYER_KINDS)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_layer_has_the_settings_and_defaults_of_its_function(kind):
+    parameters = list(inspect.signature(LAYER_KINDS[kind]).parameters.values())[1:]
+    assert LAYERS[kind](kind=kind).model_dump() == {"kind": kind} | {one.name: one.default for one in parameters}
+
+
+def test_a_layer_may_be_named_or_described_and_reads_back_equal(tmp_path, content):
+    content["variants"] = ["baseline", *VARIANTS, {"name": "wide", "layer": {"kind": "surround", "sigma": 1}}][1:]
+    recipe = load(tmp_path, content)
+    assert [variant.layer or variant.pushpull for variant in recipe.variants[:-1]] == list(VARIANTS.values())
+    assert recipe.variant("wide").layer.sigma == 1.0
+    (tmp_path / "resolved.yaml").write_text(recipe.to_yaml())
+    assert load_recipe(str(tmp_path / "resolved.yaml")) == recipe
+
+
+def test_a_recipe_stored_before_there_were_layers_means_the_same(tmp_path):
+    recipe = load_recipe("cifar10-resnet20")
+    stored = yaml.safe_load(recipe.to_yaml())
+    for variant in stored["variants"]:
+        assert variant.pop("layer") is None
+    assert load(tmp_path, stored) == recipe
 
 
 def test_overrides_replace_single_settings():
     recipe = load_recipe("quickstart", ["training.epochs=3", "variants=[baseline, PP5]", "model.name=resnet32"])
     assert (recipe.training.epochs, recipe.model.name) == (3, "resnet32")
     assert recipe.training.batch_size == load_recipe("quickstart").training.batch_size
+
+
+def test_a_model_that_cannot_be_built_without_memory_is_accepted():
+    assert load_recipe("quickstart", ["model.name=torchvision:regnet_x_400mf"]).model.name.endswith("regnet_x_400mf")
 
 
 @pytest.mark.parametrize(
@@ -69,6 +103,27 @@ def test_overrides_replace_single_settings():
         (None, "variants", ["PP3"], ["baseline 'baseline'", "PP3"]),
         (None, "variants", [{"name": "even", "pushpull": {"avg_kernel_size": 4}}], ["avg_kernel_size", "4", "odd"]),
         (None, "variants", [{"name": "less", "pushpull": {"avg_kernel_size": -3}}], ["avg_kernel_size", "-3"]),
+        (None, "variants", ["baseline", "BlurPol"], ["variant 'BlurPol'", "did you mean 'BlurPool'"]),
+        (
+            None,
+            "variants",
+            [{"name": "a", "layer": {"kind": "suround"}}],
+            ["variants.0.layer", "layer kind 'suround'", "did you mean 'surround'"],
+        ),
+        (None, "variants", [{"name": "a", "layer": {"sigma": 1}}], ["variants.0.layer", "no kind", "surround"]),
+        (
+            None,
+            "variants",
+            [{"name": "a", "layer": {"kind": "surround", "sigm": 1}}],
+            ["recipe key 'sigm'", "did you mean 'sigma'"],
+        ),
+        (None, "variants", [{"name": "a", "layer": {"kind": "blurpool", "blur_kernel_size": 9}}], ["to 7", "not 9"]),
+        (
+            None,
+            "variants",
+            [{"name": "a", "pushpull": {}, "layer": {"kind": "surround"}}],
+            ["variant a", "both pushpull and layer"],
+        ),
         (
             None,
             "variants",

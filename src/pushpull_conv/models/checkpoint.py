@@ -35,6 +35,7 @@ class ModelSpec:
         mean: Mean of each channel, for pixels in [0, 1].
         std: Standard deviation of each channel, for pixels in [0, 1].
         classes: Names of the classes in the order of the logits; may be empty.
+        layer: As in `create_model`.
 
     Example:
         >>> spec = ModelSpec("resnet20", 10, None, {"avg_kernel_size": 3}, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -49,10 +50,13 @@ class ModelSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: tuple[str, ...] = ()
+    layer: Mapping[str, Any] | None = None
 
     def build(self) -> Classifier:
         """Create the classifier with freshly drawn weights."""
-        network = create_model(self.name, num_classes=self.num_classes, stem=self.stem, pushpull=self.pushpull)
+        network = create_model(
+            self.name, num_classes=self.num_classes, stem=self.stem, pushpull=self.pushpull, layer=self.layer
+        )
         return Classifier(network, self.mean, self.std)
 
 
@@ -152,7 +156,7 @@ def _another_architecture(path: Path, differences: list[str], count: int | None 
     more = (count or len(differences)) - min(4, len(differences))
     return (
         f"weights file '{path}' belongs to another architecture: {shown}{f'; and {more} more' if more else ''}; "
-        "give the file's own model name, num_classes, stem and pushpull"
+        "give the file's own model name, num_classes, stem, pushpull and layer"
     )
 
 
@@ -198,7 +202,7 @@ def _require_file(path: Path) -> None:
 
 def _parse_spec(path: Path, metadata: Mapping[str, str]) -> ModelSpec:
     try:
-        stored: dict[str, Any] = json.loads(metadata[_METADATA_KEY])
+        stored: dict[str, Any] = {"layer": None, **json.loads(metadata[_METADATA_KEY])}  # the first files lack it
         values: dict[str, Any] = {field.name: stored[field.name] for field in fields(ModelSpec)}
         for name in ("mean", "std", "classes"):  # JSON has lists only
             values[name] = tuple(values[name])

@@ -42,15 +42,27 @@ class CifarResNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+class Subsample(nn.Module):
+    """Keep every ``stride``-th pixel of ``[N, C, H, W]``: what the shortcut does where a stage begins."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[N, C, H, W]`` to the same with ``ceil(H / stride)`` rows and so many columns."""
+        return x[:, :, :: self.stride, :: self.stride]
+
+
 class _Block(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.stride = stride
         self.new_channels = out_channels - in_channels
         self.conv1 = _conv3x3(in_channels, out_channels, stride)
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.conv2 = _conv3x3(out_channels, out_channels, stride=1)
         self.bn2 = nn.BatchNorm2d(out_channels)
+        self.subsample = Subsample(stride)
 
     def forward(self, x: Tensor) -> Tensor:
         residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
@@ -60,7 +72,7 @@ class _Block(nn.Module):
         if self.new_channels == 0:
             return x
         before = self.new_channels // 2
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.new_channels - before))
+        return F.pad(self.subsample(x), (0, 0, 0, 0, before, self.new_channels - before))
 
 
 def _stage(in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.Sequential:

@@ -8,6 +8,7 @@ from torch import nn
 
 from pushpull_conv.errors import InputError, require_module, require_name
 from pushpull_conv.models.cifar_resnet import CIFAR_DEPTHS, CifarResNet
+from pushpull_conv.models.layer_kinds import apply_layer_
 from pushpull_conv.models.surgery import swap_first_conv_
 
 _CIFAR_RESNETS = {f"resnet{depth}": depth for depth in CIFAR_DEPTHS}
@@ -22,6 +23,7 @@ def create_model(
     num_classes: int,
     stem: str | None = None,
     pushpull: Mapping[str, Any] | None = None,
+    layer: Mapping[str, Any] | None = None,
     pretrained: bool = False,
 ) -> nn.Module:
     """Create a network that maps normalised images ``[B, 3, H, W]`` to logits ``[B, num_classes]``.
@@ -35,6 +37,8 @@ def create_model(
             ``"cifar"`` for the CIFAR ResNets, which have no other, and ``"imagenet"`` for torchvision's.
         pushpull: Arguments of `swap_first_conv_` (``avg_kernel_size``, ``alpha``, ``trainable_alpha``), or None to keep
             the plain convolution. The swap draws no weights: the network is otherwise the same for the same seed.
+        layer: In its stead a layer to compare the unit with: its ``kind`` (``"upsampled-pull"``, ``"blurpool"``,
+            ``"blurred-conv"``, ``"surround"``) and the settings of that kind, as ``docs/layers.md`` lists them.
         pretrained: Load the library's published weights, for ``"timm:"`` and ``"torchvision:"`` names.
 
     Returns:
@@ -50,6 +54,8 @@ def create_model(
     """
     if num_classes < 1:
         raise InputError(f"num_classes is {num_classes}; allowed: 1 or more; give the number of classes of the data")
+    if pushpull is not None and layer is not None:
+        raise InputError("pushpull and layer are both given, but exclude each other; leave one of them out")
     for key in pushpull or ():
         require_name("pushpull key", key, _PUSHPULL_KEYS)
     library, _, library_name = name.partition(":")
@@ -61,6 +67,8 @@ def create_model(
         network = _own_network(name, num_classes, stem, pretrained)
     if pushpull is not None:
         swap_first_conv_(network, **pushpull)
+    if layer is not None:
+        apply_layer_(network, layer)
     return network
 
 

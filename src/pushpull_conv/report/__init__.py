@@ -1,10 +1,13 @@
 """The comparison of variants: tables, figures and one HTML page."""
 
 import contextlib
+import importlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import rich.table
 from torch import Tensor
@@ -13,6 +16,7 @@ from pushpull_conv.benchmark import Results
 from pushpull_conv.corruptions import CORRUPTIONS
 from pushpull_conv.errors import InputError, require_module, require_name
 from pushpull_conv.files import atomic_write, writable_folder
+from pushpull_conv.layers import PushPullConv2d
 from pushpull_conv.report.sample import Sample
 from pushpull_conv.report.scores import Score, find_baseline, score
 from pushpull_conv.report.tables import (
@@ -25,7 +29,10 @@ from pushpull_conv.report.tables import (
     to_rich,
 )
 
-__all__ = ["Sample", "terminal_table", "write_gallery", "write_report"]
+if TYPE_CHECKING:
+    from pushpull_conv.report.style import Figure
+
+__all__ = ["Sample", "terminal_table", "write_explanation", "write_gallery", "write_report"]
 
 Kernels = Mapping[str, tuple[Tensor, Tensor]]
 Provenance = Mapping[str, Mapping[str, str]]
@@ -131,13 +138,39 @@ def write_gallery(path: str | os.PathLike[str], sample: Sample, names: Sequence[
     Raises:
         InputError: The suffix is none of the three, or the file cannot be written.
     """
+    return _write_picture(path, lambda pictures: pictures.gallery_figure(sample, names), "pictures")
+
+
+def write_explanation(
+    path: str | os.PathLike[str], unit: PushPullConv2d, photo: Tensor, x: Tensor, *, filters: int = 4
+) -> Path:
+    """Draw what a push-pull stem does to a photo, into one PNG, SVG or PDF file.
+
+    Args:
+        path: The file to write; its suffix names the format.
+        unit: The stem.
+        photo: What is shown, uint8 ``[3, H, W]``.
+        x: The same as the unit gets it, normalised, ``[1, 3, H, W]``.
+        filters: How many filters to show.
+
+    Returns:
+        The path written.
+
+    Raises:
+        InputError: The suffix is none of the three, or the file cannot be written.
+    """
+    return _write_picture(path, lambda module: module.explanation_figure(unit, photo, x, filters), "explanation")
+
+
+def _write_picture(path: str | os.PathLike[str], draw: Callable[[ModuleType], "Figure"], module: str) -> Path:
+    """Write one figure that ``draw`` makes with a module of this package, which needs matplotlib."""
     path = Path(path)
     if path.suffix not in _PICTURES:
         raise InputError(f"picture file '{path.name}' must end in {', '.join(_PICTURES)}; give it one of these endings")
     require_module("matplotlib", "report")
-    from pushpull_conv.report import pictures, style
+    from pushpull_conv.report import style
 
-    figure = pictures.gallery_figure(sample, names)
+    figure = draw(importlib.import_module(f"{__name__}.{module}"))
     with atomic_write(path) as temporary:
         style.write(figure, temporary)
     return path

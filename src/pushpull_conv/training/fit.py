@@ -81,6 +81,7 @@ def build(recipe: Recipe, variant: Variant, images: ImageSet) -> tuple[Classifie
         mean=mean,
         std=std,
         classes=images.classes,
+        layer=variant.layer.model_dump() if variant.layer else None,
     )
     return spec.build().to(memory_format=torch.channels_last), spec
 

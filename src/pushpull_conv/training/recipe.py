@@ -5,6 +5,7 @@ A recipe is validated whole before anything starts, and nothing rewrites it afte
 
 import importlib.resources
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -42,27 +43,83 @@ class PushPull(_Section):
         return self
 
 
-VARIANTS: Mapping[str, PushPull | None] = {
+class UpsampledPull(_Section):
+    """The push-pull layer of 2020 in the place of the first convolution."""
+
+    kind: Literal["upsampled-pull"]
+    scale: Annotated[float, Field(ge=1, le=2)] = 2.0
+    alpha: float = 1.0
+    trainable_alpha: bool = False
+
+
+class BlurPool(_Section):
+    """A blur after the activation wherever a ResNet subsamples."""
+
+    kind: Literal["blurpool"]
+    blur_kernel_size: Annotated[int, Field(ge=2, le=7)] = 3
+
+
+class BlurredConv(_Section):
+    """A blur after the first convolution and after every one of stride 2."""
+
+    kind: Literal["blurred-conv"]
+    blur_kernel_size: Annotated[int, Field(ge=2, le=7)] = 3
+
+
+class Surround(_Section):
+    """Surround suppression after the first convolution."""
+
+    kind: Literal["surround"]
+    sigma: Annotated[float, Field(gt=0, le=4)] = 0.5
+    alpha: float = 1.0
+    trainable_alpha: bool = False
+
+
+Layer = UpsampledPull | BlurPool | BlurredConv | Surround
+LAYERS: Mapping[str, type[_Section]] = {
+    "upsampled-pull": UpsampledPull,
+    "blurpool": BlurPool,
+    "blurred-conv": BlurredConv,
+    "surround": Surround,
+}
+VARIANTS: Mapping[str, PushPull | Layer | None] = {
     "baseline": None,
     "PP3": PushPull(avg_kernel_size=3),
     "PP5": PushPull(avg_kernel_size=5),
     "PP3-trainable": PushPull(avg_kernel_size=3, trainable_alpha=True),
     "PP5-trainable": PushPull(avg_kernel_size=5, trainable_alpha=True),
+    "PP2020": UpsampledPull(kind="upsampled-pull"),
+    "PP2020-trainable": UpsampledPull(kind="upsampled-pull", trainable_alpha=True),
+    "BlurPool": BlurPool(kind="blurpool"),
+    "BlurredConv": BlurredConv(kind="blurred-conv"),
+    "Surround": Surround(kind="surround"),
+    "Surround-trainable": Surround(kind="surround", trainable_alpha=True),
 }
+"""What a recipe may write for a variant: the published settings of each layer, by name."""
 
 
 class Variant(_Section):
-    """One row of the comparison: a name and the unit in the stem (None: the network as it is)."""
+    """One row of the comparison: a name and what it changes in the network (neither: the network as it is)."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+._-]*$")]
     pushpull: PushPull | None = None
+    layer: Annotated[Layer, Field(discriminator="kind")] | None = None
+
+    @model_validator(mode="after")
+    def _one_change(self) -> Self:
+        if self.pushpull and self.layer:
+            raise ValueError(f"variant {self.name} has both pushpull and layer; give it one of them")
+        return self
 
 
 def _known_variant(value: Any) -> Any:
     """Let a recipe write ``PP3`` for the variant of that name."""
     if not isinstance(value, str):
         return value
-    return Variant(name=value, pushpull=VARIANTS[require_name("variant", value, VARIANTS)])
+    change = VARIANTS[require_name("variant", value, VARIANTS)]
+    if isinstance(change, PushPull):
+        return Variant(name=value, pushpull=change)
+    return Variant(name=value, layer=change)
 
 
 class Data(_Section):
@@ -147,8 +204,15 @@ class Recipe(_Section):
         """Build every variant without memory or arithmetic, so that what cannot be built is refused at once."""
         for variant in self.variants:
             pushpull = variant.pushpull.model_dump() if variant.pushpull else None
-            with torch.device("meta"):
-                create_model(self.model.name, num_classes=2, stem=self.model.stem, pushpull=pushpull)
+            layer = variant.layer.model_dump() if variant.layer else None
+            build = partial(
+                create_model, self.model.name, num_classes=2, stem=self.model.stem, pushpull=pushpull, layer=layer
+            )
+            try:
+                with torch.device("meta"):
+                    build()
+            except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
+                build()
         return self
 
     def variant(self, name: str) -> Variant:
@@ -225,6 +289,10 @@ def _one_line(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         allowed = _section_at(error["loc"][:-1]).model_fields
         return _message_of(lambda: require_name("recipe key", str(error["loc"][-1]), allowed), where)
+    if error["type"] == "union_tag_invalid":
+        return _message_of(lambda: require_name("layer kind", error["ctx"]["tag"], LAYERS), where)
+    if error["type"] == "union_tag_not_found":
+        return f"{where}: has no kind; allowed: {', '.join(LAYERS)}"
     reason = error.get("ctx", {}).get("error") or error["msg"]
     given = "" if isinstance(reason, Exception) or error["type"] == "missing" else f", not {error['input']!r}"
     return f"{where}: {reason}{given}" if where else f"{reason}{given}"
@@ -244,6 +312,8 @@ def _section_at(location: tuple[int | str, ...]) -> type[BaseModel]:
     for part in location:
         if isinstance(part, str) and part in section.model_fields:
             section = _model_in(section.model_fields[part].annotation) or section
+        elif str(part) in LAYERS:  # pydantic names the kind, too
+            section = LAYERS[str(part)]
     return section
 
 

@@ -1,0 +1,74 @@
+"""`ReplacementConv2d`: what all layers share that take the place of a convolution."""
+
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_GEOMETRY = (
+    "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode",
+)  # fmt: skip
+
+
+class ReplacementConv2d(nn.Conv2d):
+    """A convolution that does more, built afresh or around the parameters of a plain one.
+
+    A subclass takes its own settings by keyword, keeps them as attributes and then calls ``super().__init__`` with the
+    arguments of `torch.nn.Conv2d`. Its further tensors it makes in `_create_tensors` and fills in `_reset_tensors`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._complete = False
+        super().__init__(*args, **kwargs)
+        self._complete_like(self.weight)
+
+    @classmethod
+    def from_conv2d(cls, conv: nn.Conv2d, **settings: Any) -> Self:
+        """Build the layer around the parameters of an existing convolution.
+
+        Args:
+            conv: Its ``weight`` and ``bias`` become those of the layer, so an optimizer that holds them goes on
+                working.
+            **settings: The layer's own arguments, and any of `torch.nn.Conv2d` that is to differ from ``conv``.
+
+        Example:
+            >>> from pushpull_conv.comparison_layers import BlurredConv2d
+            >>> conv = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+            >>> BlurredConv2d.from_conv2d(conv).weight is conv.weight
+            True
+        """
+        geometry = {name: getattr(conv, name) for name in _GEOMETRY}
+        layer = cls(**(geometry | settings), bias=conv.bias is not None, device="meta")  # draws no random numbers
+        layer.weight, layer.bias = conv.weight, conv.bias
+        layer._complete_like(conv.weight)
+        return layer.train(conv.training)
+
+    def reset_parameters(self) -> None:
+        """Draw the weights afresh, as in `torch.nn.Conv2d`, and set everything else as at construction."""
+        super().reset_parameters()
+        if self._complete:  # nn.Conv2d calls this in its own __init__
+            self._reset_tensors()
+
+    def _complete_like(self, weight: Tensor) -> None:
+        self._create_tensors(weight)
+        self._complete = True
+        self._reset_tensors()
+
+    def _create_tensors(self, like: Tensor) -> None:
+        """Register buffers and parameters besides weight and bias, with the device and dtype of ``like``."""
+
+    def _reset_tensors(self) -> None:
+        """Fill what `_create_tensors` registered."""
+
+    def _padded(self, x: Tensor, more: tuple[int, int] = (0, 0)) -> Tensor:
+        """Pad as the convolution says, and by ``more`` rows above and below and columns left and right."""
+        left, right, top, bottom = self._reversed_padding_repeated_twice
+        rows, columns = more
+        borders = [left + columns, right + columns, top + rows, bottom + rows]
+        return F.pad(x, borders, "constant" if self.padding_mode == "zeros" else self.padding_mode)
+
+
+def register_filter(module: nn.Module, name: str, side: int, like: Tensor) -> None:
+    """Give ``module`` a buffer ``[1, 1, side, side]`` that is not stored: its values follow from the settings."""
+    module.register_buffer(name, torch.empty(1, 1, side, side, device=like.device, dtype=like.dtype), persistent=False)

@@ -1,0 +1,154 @@
+"""Putting a layer that the push-pull unit is compared with into a network, by name.
+
+Each kind changes the network where its paper says, and keeps every weight and its name in the state dict.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+from torch import nn
+
+from pushpull_conv.comparison_layers import (
+    BlurPool2d,
+    BlurPoolConv2d,
+    BlurredConv2d,
+    SurroundSuppressedConv2d,
+    UpsampledPullConv2d,
+)
+from pushpull_conv.errors import InputError, require_name
+from pushpull_conv.models.cifar_resnet import CifarResNet, Subsample
+from pushpull_conv.models.surgery import find_first_conv, replace_module_, replaceable_conv
+
+
+def apply_layer_(network: nn.Module, layer: Mapping[str, Any]) -> None:
+    """Change ``network`` in place as ``layer`` says.
+
+    Args:
+        network: A freshly created network.
+        layer: ``kind``, one of `LAYER_KINDS`, and the settings of that kind.
+
+    Raises:
+        InputError: The kind or a setting is unknown or out of range, or the network cannot be changed so.
+
+    Example:
+        >>> network = CifarResNet(20, num_classes=10)
+        >>> apply_layer_(network, {"kind": "surround", "sigma": 0.5})
+        >>> type(network.conv1).__name__
+        'SurroundSuppressedConv2d'
+    """
+    if "kind" not in layer:
+        raise InputError(f"layer has no kind; allowed: {', '.join(LAYER_KINDS)}")
+    apply = LAYER_KINDS[require_name("layer kind", layer["kind"], LAYER_KINDS)]
+    settings = {name: value for name, value in layer.items() if name != "kind"}
+    for name in settings:
+        require_name(f"setting of layer '{layer['kind']}'", name, list(inspect.signature(apply).parameters)[1:])
+    apply(network, **settings)
+
+
+def _upsampled_pull(
+    network: nn.Module, *, scale: float = 2.0, alpha: float = 1.0, trainable_alpha: bool = False
+) -> None:
+    """The first convolution becomes the push-pull layer of Strisciuglio et al. (2020)."""
+    name, conv = _first_conv(network)
+    unit = UpsampledPullConv2d.from_conv2d(conv, scale=scale, alpha=alpha, trainable_alpha=trainable_alpha)
+    replace_module_(network, name, unit)
+
+
+def _surround(network: nn.Module, *, sigma: float = 0.5, alpha: float = 1.0, trainable_alpha: bool = False) -> None:
+    """The first convolution is followed by surround suppression."""
+    name, conv = _first_conv(network)
+    unit = SurroundSuppressedConv2d.from_conv2d(conv, sigma=sigma, alpha=alpha, trainable_alpha=trainable_alpha)
+    replace_module_(network, name, unit)
+
+
+def _blurred_conv(network: nn.Module, *, blur_kernel_size: int = 3) -> None:
+    """The first convolution and every one of stride 2 are blurred before they subsample (Vasconcelos et al. 2020)."""
+    first, _ = _first_conv(network)
+    convs = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    for name, conv in convs.items():
+        if name != first and conv.stride == (1, 1):
+            continue
+        if conv.stride not in {(1, 1), (2, 2)}:
+            raise InputError(
+                f"layer 'blurred-conv' blurs convolutions of stride 1 and 2, but '{name}' has {conv.stride}; "
+                "choose a network that subsamples by 2 at a time"
+            )
+        plain = replaceable_conv(network, name)
+        replace_module_(network, name, BlurredConv2d.from_conv2d(plain, blur_kernel_size=blur_kernel_size))
+    _blur_shortcuts(network, blur_kernel_size)
+
+
+def _blurpool(network: nn.Module, *, blur_kernel_size: int = 3) -> None:
+    """Every subsampling of a ResNet follows a blur of the rectified response (Zhang 2019).
+
+    A strided convolution runs at stride 1, and its response is blurred and subsampled after its activation, by the
+    convolution that takes it; a max-pool runs at stride 1 and is followed by the blur; a strided shortcut is blurred
+    first. A CIFAR stem does not subsample and stays as it is.
+    """
+    if not (isinstance(network, CifarResNet) or _is_torchvision_resnet(network)):
+        raise InputError(
+            f"layer 'blurpool' knows the CIFAR ResNets and torchvision's, not {type(network).__name__}: the blur must "
+            "follow the activation, whose place elsewhere it cannot see; choose such a model, or kind 'blurred-conv'"
+        )
+    _blurpool_stem(network, blur_kernel_size)
+    for block in _blocks(network):
+        _blurpool_block(block, blur_kernel_size)
+    _blur_shortcuts(network, blur_kernel_size)
+
+
+def _blurpool_stem(network: Any, side: int) -> None:
+    pool = getattr(network, "maxpool", None)
+    if not isinstance(pool, nn.MaxPool2d):
+        return
+    dense = nn.MaxPool2d(pool.kernel_size, stride=1, padding=pool.padding, dilation=pool.dilation)
+    network.conv1.stride = (1, 1)
+    network.maxpool = nn.Sequential(BlurPool2d(side), dense, BlurPool2d(side))
+
+
+def _blurpool_block(block: Any, side: int) -> None:
+    """Move the stride of a block's convolution into the one after it, past the activation."""
+    convs = [name for name in ("conv1", "conv2", "conv3") if hasattr(block, name)]
+    for name, following in pairwise(convs):
+        conv = getattr(block, name)
+        if conv.stride != (1, 1):
+            pooled = BlurPoolConv2d.from_conv2d(
+                getattr(block, following), blur_kernel_size=side, blur_stride=conv.stride[0]
+            )
+            conv.stride = (1, 1)
+            setattr(block, following, pooled)
+    downsample = getattr(block, "downsample", None)
+    if downsample is not None and downsample[0].stride != (1, 1):
+        conv = downsample[0]
+        downsample[0] = BlurPoolConv2d.from_conv2d(conv, stride=1, blur_kernel_size=side, blur_stride=conv.stride[0])
+
+
+def _blur_shortcuts(network: nn.Module, side: int) -> None:
+    """Blur where a shortcut without parameters subsamples."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, Subsample) and module.stride > 1:
+            replace_module_(network, name, BlurPool2d(side, module.stride))
+
+
+def _blocks(network: Any) -> Iterator[nn.Module]:
+    for name in ("layer1", "layer2", "layer3", "layer4"):
+        yield from getattr(network, name, ())
+
+
+def _is_torchvision_resnet(network: nn.Module) -> bool:
+    return type(network).__module__ == "torchvision.models.resnet"
+
+
+def _first_conv(network: nn.Module) -> tuple[str, nn.Conv2d]:
+    name = find_first_conv(network)
+    return name, replaceable_conv(network, name)
+
+
+LAYER_KINDS: Mapping[str, Callable[..., None]] = {
+    "upsampled-pull": _upsampled_pull,
+    "blurpool": _blurpool,
+    "blurred-conv": _blurred_conv,
+    "surround": _surround,
+}
+"""What a recipe's ``layer`` may be."""

@@ -1,0 +1,89 @@
+"""The push-pull unit over timm's own kinds of convolution, which pad by the image's size or standardise their weights.
+
+timm itself is not imported: its classes are recognised by their module and name.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pushpull_conv.functional import push_pull_conv2d
+from pushpull_conv.layers import PushPullConv2d
+
+_KINDS = {
+    "timm.layers.conv2d_same.Conv2dSame",
+    "timm.layers.std_conv.ScaledStdConv2d",
+    "timm.layers.std_conv.ScaledStdConv2dSame",
+    "timm.layers.std_conv.StdConv2d",
+    "timm.layers.std_conv.StdConv2dSame",
+}
+
+
+def is_timm_conv(module: nn.Module) -> bool:
+    """Tell whether ``module`` is one of the timm convolutions that `TimmPushPullConv2d` takes over."""
+    return f"{type(module).__module__}.{type(module).__qualname__}" in _KINDS
+
+
+class TimmPushPullConv2d(PushPullConv2d):
+    """A `PushPullConv2d` that prepares its input and weights as the timm convolution in whose place it stands.
+
+    - ``Conv2dSame`` and its relatives pad so that ``H' = ceil(H / stride)``, the odd pixel below and to the right, as
+      TensorFlow does; the padding depends on the image's size.
+    - ``StdConv2d`` standardises each filter to mean 0 and variance 1 (Qiao et al. 2019, arXiv 1903.10520).
+    - ``ScaledStdConv2d`` multiplies that with ``gain / sqrt(fan-in)`` (Brock et al. 2021, arXiv 2101.08692); ``gain``
+      is a parameter ``[O, 1, 1, 1]`` and keeps its name in the state dict.
+
+    Made by `from_conv2d`, of which ``weight``, ``bias`` and ``gain`` are the very parameters of the convolution.
+
+    Example:
+        >>> from timm.layers import Conv2dSame
+        >>> unit = TimmPushPullConv2d.from_conv2d(Conv2dSame(3, 8, 3, stride=2))
+        >>> unit(torch.rand(1, 3, 17, 32)).shape
+        torch.Size([1, 8, 9, 16])
+    """
+
+    gain: nn.Parameter | None
+    pads_same: bool
+    epsilon: float | None
+    scale: float
+
+    @classmethod
+    def from_conv2d(cls, conv: nn.Conv2d, **settings: Any) -> "TimmPushPullConv2d":
+        """Build the unit around the parameters of a timm convolution; the settings are those of `PushPullConv2d`."""
+        unit = super().from_conv2d(conv, **settings)
+        unit.pads_same = type(conv).__name__ == "Conv2dSame" or getattr(conv, "same_pad", False)
+        unit.epsilon = getattr(conv, "eps", None)
+        unit.scale = getattr(conv, "scale", 1.0)
+        unit.register_parameter("gain", getattr(conv, "gain", None))
+        return unit
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ``[N, C, H, W]`` to the response that `push_pull_conv2d` defines over the prepared input and weights."""
+        return push_pull_conv2d(
+            self._padded(input) if self.pads_same else input,
+            self.weight if self.epsilon is None else self._standardised_weight(self.epsilon),
+            self.bias,
+            self.alpha,
+            avg_kernel_size=self.avg_kernel_size,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            padding_mode=self.padding_mode,
+        )
+
+    def _padded(self, input: Tensor) -> Tensor:
+        borders: list[int] = []
+        for axis in (1, 0):  # F.pad takes the last dimension first
+            size, reach = input.shape[axis - 2], self.dilation[axis] * (self.kernel_size[axis] - 1)
+            total = max((math.ceil(size / self.stride[axis]) - 1) * self.stride[axis] + reach + 1 - size, 0)
+            borders += [total // 2, total - total // 2]
+        return F.pad(input, borders)
+
+    def _standardised_weight(self, epsilon: float) -> Tensor:
+        variance, mean = torch.var_mean(self.weight, (1, 2, 3), correction=0, keepdim=True)
+        weight = (self.weight - mean) * torch.rsqrt(variance + epsilon)
+        return weight if self.gain is None else weight * (self.gain * self.scale)
