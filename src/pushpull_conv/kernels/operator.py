@@ -16,6 +16,8 @@ from pushpull_conv.kernels import blocked, composed
 
 _FUSED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
+# PyTorch 2.6 does not tell an export from a compilation; there, both take the composed form.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 _ARGUMENTS = "Tensor push, Tensor total, Tensor offset, Tensor alpha"
 
 
@@ -49,7 +51,7 @@ def _has_kernel(push: Tensor, total: Tensor) -> bool:
 
 def _is_transformed(*tensors: Tensor | None) -> bool:
     """Whether the graph leaves PyTorch, or is transformed in ways that the operator's own gradient does not cover."""
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if _is_exporting() or torch.jit.is_tracing():
         return True
     if torch.compiler.is_compiling():
         return False
