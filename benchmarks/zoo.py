@@ -24,6 +24,7 @@ from torch import Tensor, nn
 import pushpull_conv
 from pushpull_conv import InputError, PushPullConv2d, create_model, swap_first_conv_
 from pushpull_conv.files import atomic_write
+from pushpull_conv.models.create import create_without_memory
 
 CLASSES = 3
 SIZES = (32, 64, 96, 128, 160, 192, 224, 256, 384)
@@ -53,7 +54,7 @@ def names() -> list[str]:
 
 def examine(name: str, largest: float) -> Row:
     """Swap the stem of one architecture and, if it has at most ``largest`` parameters, train it one step."""
-    network = _without_memory(name)
+    network = create_without_memory(name, num_classes=CLASSES)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     try:
         _, report = swap_first_conv_(network)
@@ -132,12 +133,6 @@ def _tensors(output: object) -> Iterator[Tensor]:
     elif isinstance(output, list | tuple):
         for part in output:
             yield from _tensors(part)
-
-
-def _without_memory(name: str) -> nn.Module:
-    """Build a network on the meta device; torchvision's RegNets compute their widths with tensors and need a CPU."""
-    with torch.device("cpu" if name.startswith("torchvision:regnet") else "meta"):
-        return create_model(name, num_classes=CLASSES)
 
 
 def _stop(signum: int, frame: object) -> None:

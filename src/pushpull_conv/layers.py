@@ -119,9 +119,12 @@ class PushPullConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``[N, C, H, W]`` or ``[C, H, W]`` to the response that `push_pull_conv2d` defines."""
+        return self._respond(input, self.weight)
+
+    def _respond(self, input: Tensor, weight: Tensor) -> Tensor:
         return push_pull_conv2d(
             input,
-            self.weight,
+            weight,
             self.bias,
             self.alpha,
             avg_kernel_size=self.avg_kernel_size,

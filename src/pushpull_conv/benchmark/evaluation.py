@@ -20,8 +20,8 @@ from pushpull_conv.benchmark.versions import Generated, Published, Versions
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, FrostTextures, corrupt, load_frost
 from pushpull_conv.data import Batch, ImageSource
 from pushpull_conv.errors import InputError, require_name
+from pushpull_conv.files import RESULTS_FILE
 
-RESULTS_FILE = "results.json"
 TOP = 5
 
 

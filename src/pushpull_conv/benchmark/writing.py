@@ -226,7 +226,7 @@ def _write_array(versions: Generated, corruption: str, path: Path) -> None:
     pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     place = 0
     for severity in SEVERITIES:
-        for batch in dataclasses.replace(versions, jpeg_quality=None).batches((corruption, severity), _BATCH, _CPU):
+        for batch in versions.batches((corruption, severity), _BATCH, _CPU):
             pixels[place : place + len(batch.images)] = batch.images.permute(0, 2, 3, 1).numpy()
             place += len(batch.images)
     pixels.flush()

@@ -61,7 +61,20 @@ class BlurPool2d(nn.Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}"
 
 
-class BlurPoolConv2d(ReplacementConv2d):
+class _BinomialConv2d(ReplacementConv2d):
+    """A convolution with a fixed binomial filter of ``blur_kernel_size`` beside its weights."""
+
+    filter: Tensor
+    blur_kernel_size: int
+
+    def _create_tensors(self, like: Tensor) -> None:
+        register_filter(self, "filter", self.blur_kernel_size, like)
+
+    def _reset_tensors(self) -> None:
+        _fill_binomial(self.filter)
+
+
+class BlurPoolConv2d(_BinomialConv2d):
     """A convolution of the blurred and subsampled input: ``conv(BlurPool2d(x))``.
 
     What follows an activation that was subsampled before: Zhang (2019, arXiv 1904.11486) makes of ``conv(stride 2) ->
@@ -82,8 +95,6 @@ class BlurPoolConv2d(ReplacementConv2d):
         torch.Size([1, 32, 16, 16])
     """
 
-    filter: Tensor
-
     def __init__(self, *args: Any, blur_kernel_size: int = 3, blur_stride: int = 2, **kwargs: Any) -> None:
         check_blur(blur_kernel_size, blur_stride)
         self.blur_kernel_size, self.blur_stride = blur_kernel_size, blur_stride
@@ -97,14 +108,8 @@ class BlurPoolConv2d(ReplacementConv2d):
         """Describe the convolution and the blur before it."""
         return f"{super().extra_repr()}, blur_kernel_size={self.blur_kernel_size}, blur_stride={self.blur_stride}"
 
-    def _create_tensors(self, like: Tensor) -> None:
-        register_filter(self, "filter", self.blur_kernel_size, like)
 
-    def _reset_tensors(self) -> None:
-        _fill_binomial(self.filter)
-
-
-class BlurredConv2d(ReplacementConv2d):
+class BlurredConv2d(_BinomialConv2d):
     r"""A convolution whose response is blurred with a fixed binomial filter, and subsampled only then.
 
     .. math:: y = \mathrm{subsample}_s(b * (x * W)) + \mathrm{bias}
@@ -128,8 +133,6 @@ class BlurredConv2d(ReplacementConv2d):
         torch.Size([1, 64, 32, 32])
     """
 
-    filter: Tensor
-
     def __init__(self, *args: Any, blur_kernel_size: int = 3, **kwargs: Any) -> None:
         check_blur(blur_kernel_size)
         self.blur_kernel_size = blur_kernel_size
@@ -145,12 +148,6 @@ class BlurredConv2d(ReplacementConv2d):
     def extra_repr(self) -> str:
         """Describe the convolution and the blur after it."""
         return f"{super().extra_repr()}, blur_kernel_size={self.blur_kernel_size}"
-
-    def _create_tensors(self, like: Tensor) -> None:
-        register_filter(self, "filter", self.blur_kernel_size, like)
-
-    def _reset_tensors(self) -> None:
-        _fill_binomial(self.filter)
 
 
 def check_blur(kernel_size: int, stride: int = 1) -> None:

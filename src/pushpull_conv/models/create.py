@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from pushpull_conv.errors import InputError, require_module, require_name
@@ -70,6 +71,15 @@ def create_model(
     if layer is not None:
         apply_layer_(network, layer)
     return network
+
+
+def create_without_memory(name: str, **settings: Any) -> nn.Module:
+    """Create a network as `create_model` does, for its structure: its tensors have no memory where that is possible."""
+    try:
+        with torch.device("meta"):
+            return create_model(name, **settings)
+    except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
+        return create_model(name, **settings)
 
 
 def _own_network(name: str, num_classes: int, stem: str | None, pretrained: bool) -> nn.Module:

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushpull_conv.functional import push_pull_conv2d
 from pushpull_conv.layers import PushPullConv2d
 
 _KINDS = {
@@ -62,17 +61,9 @@ class TimmPushPullConv2d(PushPullConv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``[N, C, H, W]`` to the response that `push_pull_conv2d` defines over the prepared input and weights."""
-        return push_pull_conv2d(
+        return self._respond(
             self._padded(input) if self.pads_same else input,
             self.weight if self.epsilon is None else self._standardised_weight(self.epsilon),
-            self.bias,
-            self.alpha,
-            avg_kernel_size=self.avg_kernel_size,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=self.groups,
-            padding_mode=self.padding_mode,
         )
 
     def _padded(self, input: Tensor) -> Tensor:

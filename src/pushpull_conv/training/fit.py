@@ -77,11 +77,10 @@ def build(recipe: Recipe, variant: Variant, images: ImageSet) -> tuple[Classifie
         name=recipe.model.name,
         num_classes=images.num_classes,
         stem=recipe.model.stem,
-        pushpull=variant.pushpull.model_dump() if variant.pushpull else None,
         mean=mean,
         std=std,
         classes=images.classes,
-        layer=variant.layer.model_dump() if variant.layer else None,
+        **variant.changes,
     )
     return spec.build().to(memory_format=torch.channels_last), spec
 

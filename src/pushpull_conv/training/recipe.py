@@ -5,11 +5,9 @@ A recipe is validated whole before anything starts, and nothing rewrites it afte
 
 import importlib.resources
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import torch
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -17,7 +15,7 @@ from pydantic_core import ErrorDetails
 from pushpull_conv.benchmark import SUITES
 from pushpull_conv.data import IN_MEMORY
 from pushpull_conv.errors import InputError, require_name
-from pushpull_conv.models import create_model
+from pushpull_conv.models.create import create_without_memory
 
 AUGMENTATIONS = ("crop", "flip")
 Augmentation = Annotated[str, AfterValidator(lambda name: require_name("augmentation", name, AUGMENTATIONS))]
@@ -111,6 +109,12 @@ class Variant(_Section):
             raise ValueError(f"variant {self.name} has both pushpull and layer; give it one of them")
         return self
 
+    @property
+    def changes(self) -> dict[str, dict[str, Any] | None]:
+        """The arguments ``pushpull`` and ``layer`` of `create_model`."""
+        sections = {"pushpull": self.pushpull, "layer": self.layer}
+        return {name: section.model_dump() if section else None for name, section in sections.items()}
+
 
 def _known_variant(value: Any) -> Any:
     """Let a recipe write ``PP3`` for the variant of that name."""
@@ -158,9 +162,7 @@ class Training(_Section):
     learning_rate: LearningRate
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
-    augmentations: tuple[
-        Annotated[str, AfterValidator(lambda name: require_name("augmentation", name, AUGMENTATIONS))], ...
-    ] = ()
+    augmentations: tuple[Augmentation, ...] = ()
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
 
 
@@ -203,16 +205,7 @@ class Recipe(_Section):
     def _models_exist(self) -> Self:
         """Build every variant without memory or arithmetic, so that what cannot be built is refused at once."""
         for variant in self.variants:
-            pushpull = variant.pushpull.model_dump() if variant.pushpull else None
-            layer = variant.layer.model_dump() if variant.layer else None
-            build = partial(
-                create_model, self.model.name, num_classes=2, stem=self.model.stem, pushpull=pushpull, layer=layer
-            )
-            try:
-                with torch.device("meta"):
-                    build()
-            except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
-                build()
+            create_without_memory(self.model.name, num_classes=2, stem=self.model.stem, **variant.changes)
         return self
 
     def variant(self, name: str) -> Variant:
