@@ -20,7 +20,8 @@ def coded(count: int, height: int = 6, width: int = 5) -> ImageSet:
 def epoch(image_set: ImageSet, number: int = 0, **options) -> tuple[torch.Tensor, torch.Tensor]:
     batches = TrainingBatches(image_set, **{"batch_size": 8, "seed": 1, "drop_last": False} | options)
     batches.set_epoch(number)
-    images, labels = zip(*batches, strict=True)
+    images, labels, index = zip(*batches, strict=True)
+    assert torch.equal(torch.cat(index), torch.cat(images)[:, 0].flatten(1).amax(1).long() - 1)
     assert len(images) == len(batches)
     return torch.cat(images), torch.cat(labels)
 
@@ -36,7 +37,7 @@ def test_every_image_comes_once_with_its_label(count, batch_size):
 @given(count=st.integers(9, 40), batch_size=st.integers(1, 9))
 def test_drop_last_leaves_full_batches_only(count, batch_size):
     batches = TrainingBatches(coded(count), batch_size=batch_size, seed=0)
-    assert [len(labels) for _, labels in batches] == [batch_size] * (count // batch_size)
+    assert [len(labels) for _, labels, _ in batches] == [batch_size] * (count // batch_size)
     assert len(batches) == count // batch_size
 
 
@@ -82,7 +83,7 @@ def test_an_epoch_is_a_function_of_seed_and_number():
     for number in (0, 1, 3):  # a loader that has run before, and one whose iteration was given up half-way
         batches.set_epoch(number)
         next(iter(batches))
-        again = torch.cat([images for images, _ in batches])
+        again = torch.cat([images for images, *_ in batches])
     assert torch.equal(again, first[0])
     assert not torch.equal(epoch(source, 4, **options)[0], first[0])
     assert not torch.equal(epoch(source, 3, seed=2, **options)[0], first[0])
@@ -91,6 +92,15 @@ def test_an_epoch_is_a_function_of_seed_and_number():
 def test_batch_size_changes_the_cutting_only():
     one, other = (epoch(coded(40), crop_padding=2, flip=True, batch_size=size)[0] for size in (4, 10))
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ranks_share_out_the_batches_of_one(ranks):
+    source, options = coded(40), {"batch_size": 8, "crop_padding": 2, "flip": True}
+    parts = [TrainingBatches(source, **options, seed=1, rank=rank, ranks=ranks) for rank in range(ranks)]
+    for whole, *shared in zip(TrainingBatches(source, **options, seed=1), *parts, strict=True):
+        for value, *pieces in zip(whole, *shared, strict=True):
+            assert torch.equal(torch.cat(pieces), value)
 
 
 def test_lightning_announces_the_epoch_to_the_sampler():
@@ -104,8 +114,8 @@ def test_evaluation_keeps_the_order_and_every_image(count, batch_size):
     source = coded(count)
     batches = EvaluationBatches(source, batch_size=batch_size)
     assert len(list(batches)) == len(batches)
-    assert torch.equal(torch.cat([images for images, _ in batches]), source.images)
-    assert torch.equal(torch.cat([labels for _, labels in batches]), source.labels)
+    assert torch.equal(torch.cat([images for images, *_ in batches]), source.images)
+    assert torch.equal(torch.cat([labels for _, labels, _ in batches]), source.labels)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +123,7 @@ def test_evaluation_keeps_the_order_and_every_image(count, batch_size):
     [
         ({"batch_size": 0}, "batch_size must be 1 or more, not 0"),
         ({"batch_size": 41}, "40 images do not fill one batch of 41; lower batch_size"),
+        ({"ranks": 3}, "batch_size 8 is not a multiple of the 3 devices that share a batch"),
         ({"crop_padding": -1}, "crop_padding must be 0 or more pixels, not -1"),
         ({"seed": -1}, "seed must be 0 or more, not -1"),
     ],

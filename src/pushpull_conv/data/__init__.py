@@ -1,22 +1,27 @@
 """Labelled images: where they come from, how they are held, and how they reach a network in batches."""
 
-from pushpull_conv.data.batches import EvaluationBatches, TrainingBatches
+from pushpull_conv.data.batches import PADDING, EvaluationBatches, TrainingBatches
 from pushpull_conv.data.image_set import ImageSet
 from pushpull_conv.data.published import PublishedSet, open_published
 from pushpull_conv.data.sets import DATA_SETS, IN_MEMORY, load_images, open_images
 from pushpull_conv.data.source import Batch, ImageSource
 from pushpull_conv.data.stream import ImageStream
+from pushpull_conv.data.training_loader import PictureBatches, Preparation, default_workers
 
 __all__ = [
     "DATA_SETS",
     "IN_MEMORY",
+    "PADDING",
     "Batch",
     "EvaluationBatches",
     "ImageSet",
     "ImageSource",
     "ImageStream",
+    "PictureBatches",
+    "Preparation",
     "PublishedSet",
     "TrainingBatches",
+    "default_workers",
     "load_images",
     "open_images",
     "open_published",

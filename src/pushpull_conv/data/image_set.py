@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from pushpull_conv.data.source import Batch
@@ -91,6 +92,18 @@ class ImageSet:
         for part in (self.images, self.labels, self.index):
             digest.update(part.cpu().contiguous().numpy().data)
         return digest.hexdigest()
+
+    @property
+    def resize(self) -> None:
+        """The images have their size already."""
+
+    def picture(self, place: int) -> Image.Image:
+        """The image at a place in the set, as a picture."""
+        return Image.fromarray(self.images[place].permute(1, 2, 0).cpu().numpy())
+
+    def subset(self, places: Tensor) -> "ImageSet":
+        """The images at ``places`` (int64 ``[M]``), each keeping its ``index``."""
+        return self[places]
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Every image once, in order, ``batch_size`` at a time, on the set's device; the last batch may be smaller."""

@@ -39,10 +39,15 @@ def decode(content: bytes, name: str, spec: DataSpec) -> np.ndarray:
         raise InputError(f"image {name} is truncated or not an image; replace it") from error
 
 
-def _resize_and_crop(image: Image.Image, shorter: int, side: int) -> Image.Image:
-    """Scale the shorter side to ``shorter`` pixels and cut the central ``side`` x ``side``."""
+def scaled(image: Image.Image, shorter: int) -> Image.Image:
+    """Scale the shorter side to ``shorter`` pixels, by the bilinear filter."""
     short = min(image.size)
     width, height = (int(shorter * length / short) for length in image.size)
-    left, top = round((width - side) / 2), round((height - side) / 2)
-    scaled = image.resize((width, height), Image.Resampling.BILINEAR)
-    return scaled.crop((left, top, left + side, top + side))
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _resize_and_crop(image: Image.Image, shorter: int, side: int) -> Image.Image:
+    """Scale the shorter side to ``shorter`` pixels and cut the central ``side`` x ``side``."""
+    image = scaled(image, shorter)
+    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
+    return image.crop((left, top, left + side, top + side))

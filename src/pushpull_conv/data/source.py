@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, Self
 
+from PIL import Image
 from torch import Tensor
 
 
@@ -46,6 +47,10 @@ class ImageSource(Protocol):
         """int64 ``[N]``, places in ``classes``."""
 
     @property
+    def index(self) -> Tensor:
+        """int64 ``[N]``, each image's place in its full data set."""
+
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width of every image, in pixels."""
 
@@ -55,6 +60,16 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int:
         """Number of images."""
+
+    @property
+    def resize(self) -> int | None:
+        """Length to which the shorter side of a picture is scaled before ``size`` is cut out; None: it has its size."""
+
+    def picture(self, place: int) -> Image.Image:
+        """The image at a place as it is stored, RGB, before it is scaled and cut; `InputError` if it cannot be read."""
+
+    def subset(self, places: Tensor) -> Self:
+        """The images at ``places`` (int64 ``[M]``), each keeping its ``index``."""
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Every image once, in order, ``batch_size`` at a time; the last batch may be smaller."""

@@ -1,11 +1,13 @@
 """Networks: creating them, putting the push-pull unit into their stem, normalising their input, storing them."""
 
 from pushpull_conv.models.checkpoint import ModelSpec, load_checkpoint, load_weights_, save_checkpoint
-from pushpull_conv.models.classifier import Classifier
+from pushpull_conv.models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
 from pushpull_conv.models.create import create_model
 from pushpull_conv.models.surgery import SwapReport, swap_first_conv_
 
 __all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
     "Classifier",
     "ModelSpec",
     "SwapReport",

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from pushpull_conv.errors import InputError
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Normalisation by the statistics of ImageNet, as torchvision's models expect it."""
+
 
 class Classifier(nn.Module):
     """Map images to logits; the only place where images are normalised.

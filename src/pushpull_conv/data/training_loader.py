@@ -1,0 +1,190 @@
+"""Training batches whose images are decoded and augmented one by one, by worker processes."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pushpull_conv.data.batches import PADDING, require_batches
+from pushpull_conv.data.pixels import scaled
+from pushpull_conv.data.source import ImageSource
+from pushpull_conv.errors import InputError
+
+ImageAugmentation = Callable[[Image.Image], Image.Image]
+"""Changes one picture; what it draws comes from torch's global generator."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """How a picture becomes a training image.
+
+    Args:
+        augment: Applied to the picture before it is scaled and cropped; None: nothing.
+        views: Images made of each picture; of several, the first is not augmented. All are cropped and flipped alike.
+        crop: Cut a random place out instead of the centre: of a picture that is scaled to another size first, so much
+            as that leaves over; of one that has its size already, after adding 4 black pixels on each side.
+        flip: Mirror the image left to right with probability 1/2.
+    """
+
+    augment: ImageAugmentation | None = None
+    views: int = 1
+    crop: bool = False
+    flip: bool = False
+
+
+class PictureBatches:
+    """One epoch of shuffled training batches, made by worker processes a few batches ahead.
+
+    Iterating gives ``(images, labels, index)``: uint8 ``[B, 3, H, W]``, or ``[B, V, 3, H, W]`` with several views,
+    int64 ``[B]`` and int64 ``[B]``, on the CPU. Every draw is a pure function of ``(seed, epoch, index)``, whatever the
+    number of workers or of ranks.
+
+    Args:
+        source: The images.
+        batch_size: Images in a batch, of all ranks together.
+        seed: Together with the epoch, the key of all randomness.
+        preparation: How a picture becomes a training image.
+        workers: Processes; 0: no others than this one.
+        rank: Which part of each batch to give.
+        ranks: The number of equal parts.
+        skip_unreadable: Leave out an image that cannot be read, and note why in ``unreadable``, by its place.
+
+    Raises:
+        InputError: A number is out of range, or there would be no batch. While iterating: an image cannot be read.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        *,
+        batch_size: int,
+        seed: int,
+        preparation: Preparation,
+        workers: int,
+        rank: int = 0,
+        ranks: int = 1,
+        skip_unreadable: bool = False,
+    ) -> None:
+        require_batches(len(source), batch_size, ranks)
+        self.source = source
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+        self.unreadable: dict[int, str] = {}
+        self._part = slice(rank * (batch_size // ranks), (rank + 1) * (batch_size // ranks))
+        self._skip = skip_unreadable
+        self._loader = DataLoader(
+            _Pictures(source, preparation, seed),
+            batch_sampler=_Keys(self),
+            num_workers=workers,
+            collate_fn=_gathered,
+            persistent_workers=workers > 0,
+        )
+
+    @property
+    def sampler(self) -> "PictureBatches":
+        """This object: Lightning announces each epoch by calling ``set_epoch`` on a loader's ``sampler``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch (counted from 0) that the next iteration gives."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.source) // self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for images, labels, index, trouble in self._loader:
+            if trouble and not self._skip:
+                raise InputError(f"{next(iter(trouble.values()))}; or let the recipe say data.unreadable: skip")
+            self.unreadable |= trouble
+            if len(labels):
+                yield images, labels, index
+
+    def places(self) -> Iterator[list[int]]:
+        """The places in the source of the images of each batch of this epoch, those of this rank."""
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.source))
+        batches = order[: len(self) * self.batch_size].reshape(len(self), self.batch_size)
+        yield from batches[:, self._part].tolist()
+
+
+class _Keys:
+    """What the workers are sent: the epoch travels with each place, so that they need no state."""
+
+    def __init__(self, batches: PictureBatches) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch = self.batches.epoch
+        return ([(epoch, place) for place in places] for places in self.batches.places())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pictures(Dataset["_Made"]):
+    """Training images by (epoch, place)."""
+
+    source: ImageSource
+    preparation: Preparation
+    seed: int
+
+    def __getitem__(self, key: tuple[int, int]) -> "_Made":
+        epoch, place = key
+        try:
+            picture = self.source.picture(place)
+        except InputError as error:  # raised by the process that trains: a worker's error would arrive as a traceback
+            return None, 0, place, str(error)
+        index = int(self.source.index[place])
+        views = self._views(picture, np.random.default_rng([self.seed, epoch, index]))
+        return views, int(self.source.labels[place]), index, ""
+
+    def _views(self, picture: Image.Image, random: np.random.Generator) -> Tensor:
+        """The views of one picture: uint8 ``[V, 3, H, W]``."""
+        augment, count = self.preparation.augment, self.preparation.views
+        torch.manual_seed(int(random.integers(2**63)))
+        pictures = [picture] if count > 1 else []
+        while len(pictures) < count:
+            pictures.append(augment(picture) if augment else picture)
+        place, flip = random.random(2), bool(random.integers(2)) and self.preparation.flip
+        pixels = [self._cut(picture, place) for picture in pictures]
+        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+        return (images.flip(-1) if flip else images).contiguous()
+
+    def _cut(self, picture: Image.Image, place: np.ndarray) -> np.ndarray:
+        """Scale and crop one picture; ``place`` in [0, 1)^2 is where between the borders, from the top left."""
+        (height, width), crop = self.source.size, self.preparation.crop
+        if self.source.resize is not None:
+            picture = scaled(picture, self.source.resize)
+        elif crop:
+            picture = ImageOps.expand(picture, PADDING)
+        spare = picture.height - height, picture.width - width
+        begins = place * (np.array(spare) + 1) if crop else np.round(np.array(spare) / 2)
+        top, left = begins.astype(int).tolist()
+        return np.asarray(picture.crop((left, top, left + width, top + height)))
+
+
+_Made = tuple[Tensor | None, int, int, str]
+"""The views of one training image, its label and its index; or None, 0, its place and why there is none."""
+
+
+def _gathered(made: Sequence[_Made]) -> tuple[Tensor, Tensor, Tensor, dict[int, str]]:
+    """One batch from its images, and the trouble with those that are missing, by place."""
+    trouble = {place: reason for views, _, place, reason in made if views is None}
+    whole = [(views, label, index) for views, label, index, _ in made if views is not None]
+    if not whole:
+        return torch.empty(0), torch.empty(0), torch.empty(0), trouble
+    views, labels, index = zip(*whole, strict=True)
+    images = torch.stack(views)
+    return images[:, 0] if images.shape[1] == 1 else images, torch.tensor(labels), torch.tensor(index), trouble
+
+
+def default_workers(ranks: int) -> int:
+    """Worker processes for each of ``ranks`` processes that train: one for each core, shared out."""
+    return max(1, (os.cpu_count() or 1) // ranks)
