@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from pushpull_conv.data import load_images
 from pushpull_conv.models import load_checkpoint
 from pushpull_conv.training.fit import build, channel_statistics, fit
-from pushpull_conv.training.recipe import VARIANTS, load_recipe
+from pushpull_conv.training.recipe import load_recipe
+from pushpull_conv.training.variants import VARIANTS
 
 SMALL = ["training.epochs=3", "variants=[baseline, PP3-trainable]"]
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pushpull_conv import InputError
 from pushpull_conv.models.layer_kinds import LAYER_KINDS
-from pushpull_conv.training.recipe import LAYERS, VARIANTS, Recipe, load_recipe, shipped_recipes
+from pushpull_conv.training.recipe import Recipe, load_recipe, shipped_recipes
+from pushpull_conv.training.variants import LAYERS, VARIANTS
 
 
 @pytest.fixture

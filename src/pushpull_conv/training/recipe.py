@@ -4,142 +4,43 @@ A recipe is validated whole before anything starts, and nothing rewrites it afte
 """
 
 import importlib.resources
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from pushpull_conv.benchmark import SUITES
-from pushpull_conv.data import IN_MEMORY
+from pushpull_conv.data import DATA_SETS
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.models.create import create_without_memory
+from pushpull_conv.training.variants import LAYERS, Section, Variant, known_variant
 
 AUGMENTATIONS = ("crop", "flip")
 Augmentation = Annotated[str, AfterValidator(lambda name: require_name("augmentation", name, AUGMENTATIONS))]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PushPull(_Section):
-    """The unit that replaces the first convolution; the arguments of `pushpull_conv.PushPullConv2d`."""
-
-    avg_kernel_size: Annotated[int, Field(ge=0)] = 3
-    alpha: float = 1.0
-    trainable_alpha: bool = False
-
-    @model_validator(mode="after")
-    def _odd(self) -> Self:
-        if self.avg_kernel_size and self.avg_kernel_size % 2 == 0:
-            raise ValueError(
-                f"avg_kernel_size {self.avg_kernel_size} is even; use 0 (no average) or an odd size such as 3 or 5"
-            )
-        return self
-
-
-class UpsampledPull(_Section):
-    """The push-pull layer of 2020 in the place of the first convolution."""
-
-    kind: Literal["upsampled-pull"]
-    scale: Annotated[float, Field(ge=1, le=2)] = 2.0
-    alpha: float = 1.0
-    trainable_alpha: bool = False
-
-
-class BlurPool(_Section):
-    """A blur after the activation wherever a ResNet subsamples."""
-
-    kind: Literal["blurpool"]
-    blur_kernel_size: Annotated[int, Field(ge=2, le=7)] = 3
-
-
-class BlurredConv(_Section):
-    """A blur after the first convolution and after every one of stride 2."""
-
-    kind: Literal["blurred-conv"]
-    blur_kernel_size: Annotated[int, Field(ge=2, le=7)] = 3
-
-
-class Surround(_Section):
-    """Surround suppression after the first convolution."""
-
-    kind: Literal["surround"]
-    sigma: Annotated[float, Field(gt=0, le=4)] = 0.5
-    alpha: float = 1.0
-    trainable_alpha: bool = False
-
-
-Layer = UpsampledPull | BlurPool | BlurredConv | Surround
-LAYERS: Mapping[str, type[_Section]] = {
-    "upsampled-pull": UpsampledPull,
-    "blurpool": BlurPool,
-    "blurred-conv": BlurredConv,
-    "surround": Surround,
-}
-VARIANTS: Mapping[str, PushPull | Layer | None] = {
-    "baseline": None,
-    "PP3": PushPull(avg_kernel_size=3),
-    "PP5": PushPull(avg_kernel_size=5),
-    "PP3-trainable": PushPull(avg_kernel_size=3, trainable_alpha=True),
-    "PP5-trainable": PushPull(avg_kernel_size=5, trainable_alpha=True),
-    "PP2020": UpsampledPull(kind="upsampled-pull"),
-    "PP2020-trainable": UpsampledPull(kind="upsampled-pull", trainable_alpha=True),
-    "BlurPool": BlurPool(kind="blurpool"),
-    "BlurredConv": BlurredConv(kind="blurred-conv"),
-    "Surround": Surround(kind="surround"),
-    "Surround-trainable": Surround(kind="surround", trainable_alpha=True),
-}
-"""What a recipe may write for a variant: the published settings of each layer, by name."""
-
-
-class Variant(_Section):
-    """One row of the comparison: a name and what it changes in the network (neither: the network as it is)."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+._-]*$")]
-    pushpull: PushPull | None = None
-    layer: Annotated[Layer, Field(discriminator="kind")] | None = None
-
-    @model_validator(mode="after")
-    def _one_change(self) -> Self:
-        if self.pushpull and self.layer:
-            raise ValueError(f"variant {self.name} has both pushpull and layer; give it one of them")
-        return self
-
-    @property
-    def changes(self) -> dict[str, dict[str, Any] | None]:
-        """The arguments ``pushpull`` and ``layer`` of `create_model`."""
-        sections = {"pushpull": self.pushpull, "layer": self.layer}
-        return {name: section.model_dump() if section else None for name, section in sections.items()}
-
-
-def _known_variant(value: Any) -> Any:
-    """Let a recipe write ``PP3`` for the variant of that name."""
-    if not isinstance(value, str):
-        return value
-    change = VARIANTS[require_name("variant", value, VARIANTS)]
-    if isinstance(change, PushPull):
-        return Variant(name=value, pushpull=change)
-    return Variant(name=value, layer=change)
-
-
-class Data(_Section):
+class Data(Section):
     """Which images; where they lie is the machine's business, not the recipe's."""
 
-    name: Annotated[str, AfterValidator(lambda name: require_name("data set", name, IN_MEMORY))]
+    name: Annotated[str, AfterValidator(lambda name: require_name("data set", name, DATA_SETS))]
+    fraction: Annotated[float, Field(gt=0, le=1, description="share of each class's training images")] = 1.0
+    greyscale: Annotated[bool, Field(description="luminance on all three channels, in training and test")] = False
+    unreadable: Annotated[
+        Literal["stop", "skip"], Field(description="what to do about a training image that cannot be decoded")
+    ] = "stop"
 
 
-class Model(_Section):
+class Model(Section):
     """The network, before any swap; the arguments of `pushpull_conv.create_model`."""
 
     name: str
     stem: Literal["cifar", "imagenet"] | None = None
 
 
-class LearningRate(_Section):
+class LearningRate(Section):
     """One cycle with cosine slopes: ``start`` rises to ``top``, then falls to ``end``."""
 
     start: Annotated[float, Field(gt=0)]
@@ -154,7 +55,7 @@ class LearningRate(_Section):
         return self
 
 
-class Training(_Section):
+class Training(Section):
     """SGD with momentum under a one-cycle learning rate."""
 
     epochs: Annotated[int, Field(ge=1)]
@@ -164,15 +65,20 @@ class Training(_Section):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
     augmentations: tuple[Augmentation, ...] = ()
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    channels_last: Annotated[bool, Field(description="keep the channels of a pixel side by side in memory")] = True
+    compile: Annotated[bool, Field(description="train the network through torch.compile")] = False
 
 
-class Benchmark(_Section):
+class Benchmark(Section):
     """How robustness is measured; the arguments of `pushpull_conv.evaluate`."""
 
     suite: Annotated[str, AfterValidator(lambda name: require_name("suite", name, SUITES))]
     frost: Annotated[str, Field(description="procedural, reference, or a folder of photographs")] = "procedural"
     jpeg: Annotated[bool, Field(description="store corrupted images as JPEG where the suite does")] = True
     batch_size: Annotated[int, Field(ge=1)] = 250
+    every: Annotated[
+        int | None, Field(ge=1, description="benchmark the weights after each so many epochs, too; null: the last only")
+    ] = None
 
     @model_validator(mode="after")
     def _jpeg_can_be_left_out(self) -> Self:
@@ -180,7 +86,7 @@ class Benchmark(_Section):
         return self
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A whole experiment."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -191,7 +97,7 @@ class Recipe(_Section):
     training: Training
     benchmark: Benchmark
     baseline: str
-    variants: Annotated[tuple[Annotated[Variant, BeforeValidator(_known_variant)], ...], Field(min_length=1)]
+    variants: Annotated[tuple[Annotated[Variant, BeforeValidator(known_variant)], ...], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
@@ -202,10 +108,19 @@ class Recipe(_Section):
         return self
 
     @model_validator(mode="after")
+    def _teachers_come_first(self) -> Self:
+        lessons = {variant.name: variant.distillation for variant in self.variants if variant.distillation}
+        for student, lesson in lessons.items():
+            if self.variant(lesson.teacher).name in lessons:
+                raise ValueError(f"teacher {lesson.teacher} of {student} has a teacher itself; name a variant without")
+        return self
+
+    @model_validator(mode="after")
     def _models_exist(self) -> Self:
         """Build every variant without memory or arithmetic, so that what cannot be built is refused at once."""
-        for variant in self.variants:
-            create_without_memory(self.model.name, num_classes=2, stem=self.model.stem, **variant.changes)
+        different = {repr(variant.changes): variant.changes for variant in self.variants}
+        for changes in different.values():
+            create_without_memory(self.model.name, num_classes=2, stem=self.model.stem, **changes)
         return self
 
     def variant(self, name: str) -> Variant:
@@ -228,7 +143,9 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read and validate a recipe.
 
     Args:
-        name_or_path: A shipped recipe's name (``cifar10-resnet20``) or the path of a YAML file.
+        name_or_path: A shipped recipe's name (``cifar10-resnet20``) or the path of a YAML file. A file that ``extends``
+            another (a shipped one by name, any by its path beside this one) gives only what differs: sections are
+            merged, everything else, lists too, is replaced.
         overrides: ``key.key=value`` settings that replace the file's, the value in YAML.
 
     Raises:
@@ -239,13 +156,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         >>> recipe.training.epochs, [variant.name for variant in recipe.variants]
         (2, ['baseline', 'PP3'])
     """
-    path = _find(name_or_path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"recipe '{path}' cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"recipe '{path}' is not a mapping of keys to values; see a shipped recipe for the form")
+    content = _read(name_or_path, Path())
     for override in overrides:
         _override(content, override)
     try:
@@ -254,11 +165,36 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError(f"recipe '{name_or_path}': {_one_line(error.errors()[0])}") from error
 
 
-def _find(name_or_path: str) -> Path:
+def _read(name_or_path: str, beside: Path, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return what a recipe's file says, merged into what it extends; ``extended``: the files that led here."""
+    path = _find(name_or_path, beside)
+    if path in extended:
+        raise InputError(f"recipe '{path}' extends itself by way of {', '.join(map(str, extended))}; end the circle")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"recipe '{path}' cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"recipe '{path}' is not a mapping of keys to values; see a shipped recipe for the form")
+    base = content.pop("extends", None)
+    return content if base is None else _merged(_read(str(base), path.parent, (*extended, path)), content)
+
+
+def _find(name_or_path: str, beside: Path) -> Path:
     if name_or_path.endswith((".yaml", ".yml")):
-        return Path(name_or_path)
+        return beside / name_or_path
     shipped = shipped_recipes()
     return shipped[require_name("recipe", name_or_path, shipped)]
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``changes``, section by section."""
+    both = {
+        key: _merged(base[key], value)
+        for key, value in changes.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return {**base, **changes, **both}
 
 
 def _override(content: dict[str, Any], override: str) -> None:
