@@ -5,6 +5,7 @@ Libraries load inside the commands, so that ``pushpull --help`` answers at once.
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +39,9 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.KEY=VALUE", help="Replace one setting of the recipe; may be repeated."),
 ]
+DevicesOption = Annotated[
+    int, typer.Option(metavar="N", help="GPUs of this machine to work on; without GPUs, processes on its cores.")
+]
 VariantOption = Annotated[
     list[str] | None, typer.Option("--variant", help="Only this variant; may be repeated.", metavar="NAME")
 ]
@@ -57,6 +61,8 @@ def main() -> None:
     try:
         app()
     except InputError as error:
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(2)  # the first of several processes most likely has the same to say, and ends this one
         Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
         sys.exit(2)
 
@@ -74,6 +80,10 @@ def run(
     data: DataOption = None,
     out: OutOption = None,
     settings: SetOption = None,
+    devices: DevicesOption = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would run, with estimated hours and disk, and do nothing.")
+    ] = False,
 ) -> None:
     """Train every variant of a recipe, benchmark each and write the comparison.
 
@@ -83,9 +93,13 @@ def run(
 
     Example: **pushpull run cifar10-resnet20 --data cifar10 --set training.epochs=30**
     """
-    console = Console()
-    page = _experiment(recipe, data, out, settings, console).run()
-    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    if dry_run:
+        _print_plan(recipe, data, out, settings)
+        return
+    _on_devices(devices)
+    experiment = _experiment(recipe, data, out, settings)
+    page = experiment.run()
+    experiment.console.print(f"report: {page}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -95,16 +109,17 @@ def train(
     data: DataOption = None,
     out: OutOption = None,
     settings: SetOption = None,
+    devices: DevicesOption = 1,
 ) -> None:
     """Train variants of a recipe; the first part of **run**.
 
     Example: **pushpull train cifar10-resnet20 --variant PP3 --data cifar10**
     """
-    console = Console()
-    experiment = _experiment(recipe, data, out, settings, console)
+    _on_devices(devices)
+    experiment = _experiment(recipe, data, out, settings)
     names = variant or [known.name for known in experiment.recipe.variants]
     for chosen in [experiment.recipe.variant(name) for name in names]:
-        console.print(f"model: {experiment.train(chosen)}", highlight=False, soft_wrap=True)
+        experiment.console.print(f"model: {experiment.train(chosen)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -277,14 +292,33 @@ def explain(
     Console().print(f"figure: {out}", highlight=False, soft_wrap=True)
 
 
-def _experiment(
-    recipe: str, data: Path | None, out: Path | None, settings: list[str] | None, console: Console
-) -> "Experiment":
+def _experiment(recipe: str, data: Path | None, out: Path | None, settings: list[str] | None) -> "Experiment":
     from pushpull_conv.experiment import Experiment
+    from pushpull_conv.ranks import join
     from pushpull_conv.training.recipe import load_recipe
 
-    loaded = load_recipe(recipe, settings or ())
-    return Experiment(loaded, out or Path("runs") / loaded.name, data_root=data, console=console)
+    loaded, ranks = load_recipe(recipe, settings or ()), join()
+    console = Console(quiet=not ranks.is_first)
+    return Experiment(loaded, out or Path("runs") / loaded.name, data_root=data, console=console, ranks=ranks)
+
+
+def _print_plan(recipe: str, data: Path | None, out: Path | None, settings: list[str] | None) -> None:
+    from pushpull_conv.experiment import Experiment
+    from pushpull_conv.planning import plan, plan_table
+    from pushpull_conv.training.recipe import load_recipe
+
+    loaded, console = load_recipe(recipe, settings or ()), Console()
+    folder = out or Path("runs") / loaded.name
+    experiment = Experiment(loaded, folder, data_root=data, console=console, claim=False)
+    console.print(plan_table(plan(experiment), f"{loaded.title} in {folder}: estimates of this machine"))
+
+
+def _on_devices(devices: int) -> None:
+    """Run this very command once for each of several devices instead, unless this is one of those runs."""
+    from pushpull_conv.ranks import launch, launched
+
+    if devices != 1 and not launched():
+        sys.exit(launch([sys.executable, "-m", "pushpull_conv.cli", *sys.argv[1:]], devices))
 
 
 def _escape(text: str) -> str:

@@ -10,7 +10,7 @@ from pushpull_conv.benchmark import SUITES, Header, Results, check_comparable
 from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, load_frost
 from pushpull_conv.data.photos import read_photo
 from pushpull_conv.errors import InputError, require_name
-from pushpull_conv.files import MODEL_FILE, RECIPE_FILE, RESULTS_FILE
+from pushpull_conv.files import EPOCHS_FOLDER, METRICS_FILE, MODEL_FILE, RECIPE_FILE, RESULTS_FILE
 from pushpull_conv.layers import PushPullConv2d
 from pushpull_conv.models import Classifier, load_checkpoint
 from pushpull_conv.provenance import read_provenance
@@ -59,7 +59,15 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
         kernels=kernels,
         sample=_load_sample(found[0], results[0].header),
         provenance=origins,
+        epochs={result.model: _epochs(folder, result) for result, folder in zip(results, found, strict=True)},
     )
+
+
+def _epochs(folder: Path, last: Results) -> dict[int, Results]:
+    """Return the results after each benchmarked epoch of a training, the last included; empty if there is no other."""
+    earlier = {int(file.parent.name): Results.load(file) for file in folder.glob(f"{EPOCHS_FOLDER}/*/{RESULTS_FILE}")}
+    rows = (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines()[1:] if earlier else []
+    return dict(sorted({**earlier, len(rows): last}.items())) if earlier else {}
 
 
 def _folders_with_results(folder: Path) -> list[Path]:

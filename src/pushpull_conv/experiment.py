@@ -18,16 +18,15 @@ from rich.table import Table
 from pushpull_conv.benchmark import CellEvent, Results, evaluate, suite_of, write_set
 from pushpull_conv.comparison import compare
 from pushpull_conv.corruptions import load_frost
-from pushpull_conv.data import ImageSet, ImageSource, load_images
+from pushpull_conv.data import ImageSource, open_images
 from pushpull_conv.errors import InputError
-from pushpull_conv.files import MODEL_FILE, RECIPE_FILE, RESULTS_FILE, atomic_write, writable_folder
-from pushpull_conv.models import Classifier, create_model, load_checkpoint, load_weights_
+from pushpull_conv.files import EPOCHS_FOLDER, MODEL_FILE, RECIPE_FILE, RESULTS_FILE, atomic_write, writable_folder
+from pushpull_conv.models import IMAGENET_MEAN, IMAGENET_STD, Classifier, create_model, load_checkpoint, load_weights_
 from pushpull_conv.provenance import recorded
+from pushpull_conv.ranks import ALONE, Ranks
 from pushpull_conv.training.fit import fit
-from pushpull_conv.training.recipe import Recipe, Variant, load_recipe
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Normalisation of a model that does not tell its own, as torchvision's models expect it."""
+from pushpull_conv.training.recipe import Recipe, load_recipe
+from pushpull_conv.training.variants import Variant
 
 
 class Experiment:
@@ -36,20 +35,33 @@ class Experiment:
     Args:
         recipe: The validated recipe.
         folder: Where everything is written; made if missing. A folder that holds another recipe is refused.
-        data_root: The folder of the data set, as `pushpull_conv.data.load_images` takes it.
+        data_root: The folder of the data set, as `pushpull_conv.data.open_images` takes it.
         console: Where progress is drawn.
+        ranks: The processes that do the experiment together; each makes the same calls.
+        claim: Make the folder and store the recipe there; not to be left out before anything is written.
 
     Raises:
         InputError: The folder cannot be written or belongs to another recipe.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, *, data_root: Path | None, console: Console) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        data_root: Path | None,
+        console: Console,
+        ranks: Ranks = ALONE,
+        claim: bool = True,
+    ) -> None:
         self.recipe = recipe
-        self.folder = writable_folder(folder)
+        self.folder = folder
         self.data_root = data_root
         self.console = console
-        self._images: dict[str, ImageSet] = {}
-        self._claim_folder()
+        self.ranks = ranks
+        self._images: dict[str, ImageSource] = {}
+        if claim:
+            ranks.by_first(self._claim_folder)
 
     def run(self) -> Path:
         """Train, benchmark and compare all variants; return the report's page."""
@@ -60,28 +72,48 @@ class Experiment:
         for variant in self.recipe.variants:
             self.benchmark(variant)
         folders = [self.folder / variant.name for variant in self.recipe.variants]
-        return compare(folders, self.recipe.baseline, self.folder / "report", console=self.console)
+        report = self.folder / "report"
+        return self.ranks.by_first(lambda: compare(folders, self.recipe.baseline, report, console=self.console))
 
     def train(self, variant: Variant) -> Path:
-        """Train one variant, or find it trained; return its model file."""
+        """Train one variant and before it its teacher, or find it trained; return its model file."""
         folder = self.folder / variant.name
-        if not (folder / MODEL_FILE).exists():
-            with recorded(folder, "training"):
-                fit(self.recipe, variant, self.images("train"), self.images("test"), folder, console=self.console)
-        return folder / MODEL_FILE
+        if self.ranks.by_first((folder / MODEL_FILE).exists):
+            return folder / MODEL_FILE
+        teacher = None
+        if variant.distillation:
+            teacher, _ = load_checkpoint(self.train(self.recipe.variant(variant.distillation.teacher)))
+        with recorded(folder, "training") if self.ranks.is_first else contextlib.nullcontext():
+            return fit(
+                self.recipe,
+                variant,
+                self.images("train"),
+                self.images("test"),
+                folder,
+                console=self.console,
+                teacher=teacher,
+                ranks=self.ranks,
+            )
 
     def benchmark(self, variant: Variant) -> Results:
-        """Benchmark one variant, trained before if need be, or read its finished results."""
+        """Benchmark one variant, trained before if need be, and its kept epochs; or read its finished results."""
+        self.train(variant)
         folder = self.folder / variant.name
+        for earlier in sorted((folder / EPOCHS_FOLDER).glob("*")):
+            self._benchmark(earlier, f"{variant.name}, epoch {int(earlier.name)}")
+        return self._benchmark(folder, variant.name)
+
+    def _benchmark(self, folder: Path, label: str) -> Results:
+        """Benchmark the model in ``folder``, or read its finished results."""
         if (folder / RESULTS_FILE).exists():
             return Results.load(folder / RESULTS_FILE)
-        classifier, _ = load_checkpoint(self.train(variant))
+        classifier, _ = load_checkpoint(folder / MODEL_FILE)
         settings = self.recipe.benchmark
         return benchmark(
             classifier,
             self.images("test"),
             folder,
-            label=variant.name,
+            label=label,
             suite=settings.suite,
             seed=self.recipe.seed,
             frost=settings.frost,
@@ -90,15 +122,15 @@ class Experiment:
             console=self.console,
         )
 
-    def images(self, split: str) -> ImageSet:
-        """Load one split, once."""
+    def images(self, split: str) -> ImageSource:
+        """Open one split, once."""
         if split not in self._images:
-            self._images[split] = load_images(self.recipe.data.name, split, root=self.data_root)
+            self._images[split] = open_images(self.recipe.data.name, split, root=self.data_root)
         return self._images[split]
 
     def _claim_folder(self) -> None:
         """Store the resolved recipe in the folder, or make sure that the one stored there is the same."""
-        stored = self.folder / RECIPE_FILE
+        stored = writable_folder(self.folder) / RECIPE_FILE
         if not any(self.folder.glob("*/*.ckpt")):  # no variant has begun, so nothing of another recipe can be mixed in
             with atomic_write(stored) as temporary:
                 temporary.write_text(self.recipe.to_yaml(), encoding="utf-8")

@@ -11,6 +11,9 @@ from pushpull_conv.errors import InputError
 RECIPE_FILE = "recipe.yaml"
 MODEL_FILE = "model.safetensors"
 RESULTS_FILE = "results.json"
+METRICS_FILE = "metrics.csv"
+UNREADABLE_FILE = "unreadable.csv"
+EPOCHS_FOLDER = "epochs"
 
 
 @contextlib.contextmanager

@@ -50,6 +50,7 @@ def write_report(
     kernels: Kernels | None = None,
     sample: Sample | None = None,
     provenance: Provenance | None = None,
+    epochs: Mapping[str, Mapping[int, Results]] | None = None,
 ) -> Path:
     """Write the comparison of variants: all of it, or on an error nothing.
 
@@ -67,6 +68,7 @@ def write_report(
         sample: A photo to show the corruptions on.
         provenance: Per label what its numbers come from, name to text, shown as given; ``"parameters"`` (a whole
             number) enters the table, and names that end in ``seconds`` are shown as a duration.
+        epochs: Per label the results after each benchmarked epoch of its training, epoch (from 1) to results.
 
     Returns:
         The path of ``index.html``.
@@ -90,6 +92,7 @@ def write_report(
         figures.tradeoff_figure(scores, base_score, looks),
         dots.corruptions_figure(results, base, looks),
         *([dots.classes_figure(results, base, looks)] if len(base.header.classes) <= _CLASSES_SHOWN else []),
+        *([figures.epochs_figure(grown, base.model, looks)] if (grown := _more_than_one(epochs or {})) else []),
         *([pictures.kernels_figure(kernels)] if kernels else []),
         *([pictures.gallery_figure(sample)] if sample else []),
     ]
@@ -187,6 +190,10 @@ def terminal_table(
     base = find_baseline(results, baseline)
     scores = _scores(results, base, kernels or {}, provenance or {})
     return to_rich(comparison_table(scores, scores[list(results).index(base)]))
+
+
+def _more_than_one(epochs: Mapping[str, Mapping[int, Results]]) -> dict[str, Mapping[int, Results]]:
+    return {label: results for label, results in epochs.items() if len(results) > 1}
 
 
 def _scores(results: Sequence[Results], baseline: Results, kernels: Kernels, provenance: Provenance) -> list[Score]:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from pushpull_conv.benchmark import Results, r_net
+from pushpull_conv.benchmark import Results, mean_error, r_net
 from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
 from pushpull_conv.report.scores import Score, shared_corruptions
 from pushpull_conv.report.style import (
@@ -125,6 +125,46 @@ def tradeoff_figure(scores: Sequence[Score], baseline: Score, looks: Mapping[str
         "positive in the shaded half below it, where the mean error falls by more points than the clean error rises."
     )
     return Figure("tradeoff", "Robustness against clean accuracy", figure, caption, values)
+
+
+@in_style
+def epochs_figure(epochs: Mapping[str, Mapping[int, Results]], baseline: str, looks: Mapping[str, Look]) -> Figure:
+    """Draw how clean accuracy, mean error and R_net change while the variants are trained.
+
+    Args:
+        epochs: Per label the results after some epochs, epoch (from 1) to results, of whole benchmarks.
+        baseline: The label that R_net compares with, epoch by epoch; where it lacks an epoch there is no R_net.
+        looks: Per label.
+    """
+    figure = canvas(7.2, 3.4)
+    accuracy, errors, gains = panels = figure.subplots(1, 3)
+    values = {}
+    for i, (label, results) in enumerate(epochs.items()):
+        shared = [epoch for epoch in results if epoch in epochs.get(baseline, {})]
+        against = [_r_net_of(results[epoch], epochs[baseline][epoch]) for epoch in shared]
+        for axes, places, heights, mark in (
+            (accuracy, list(results), [100 - 100 * result.clean_error for result in results.values()], "accuracy"),
+            (errors, list(results), [100 * mean_error(result) for result in results.values()], "error"),
+            (gains, shared, against, "gain"),
+        ):
+            axes.plot(places, heights, gid=f"epochs-{mark}-{i}", **look_of_line(looks[label]))
+            values[f"epochs-{mark}-{i}"] = [
+                f"{label}, epoch {epoch}: {height:.2f} %" for epoch, height in zip(places, heights, strict=True)
+            ]
+    for axes, title in zip(panels, ("Clean accuracy, %", "Mean error, %", "R_net, %"), strict=True):
+        axes.set_ylabel(title if title != "R_net, %" else r"$R_\mathrm{net}$, %", parse_math=True)
+        axes.set_xlabel("Epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_above(figure, {label: looks[label] for label in epochs})
+    caption = (
+        f"Clean top-1 accuracy, mean error over the {len(CORRUPTIONS)} corruptions and R_net against {baseline} after "
+        "the same number of epochs, all in percent, at the epochs that were benchmarked."
+    )
+    return Figure("epochs", "Robustness while it is learned", figure, caption, values)
+
+
+def _r_net_of(result: Results, baseline: Results) -> float:
+    return r_net(result.clean_error, mean_error(result), baseline.clean_error, mean_error(baseline))
 
 
 def r_net_line(clean_errors: Sequence[float], baseline: Score, r_net: float = 0.0) -> list[float]:

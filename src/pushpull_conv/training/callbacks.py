@@ -9,7 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pushpull_conv.files import atomic_write
+from pushpull_conv.files import EPOCHS_FOLDER, MODEL_FILE, atomic_write
+from pushpull_conv.models import Classifier, ModelSpec, save_checkpoint
+from pushpull_conv.ranks import Ranks
 
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
@@ -39,10 +41,63 @@ class EpochLog(Callback):
         row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         row["seconds"] = round(time.monotonic() - self._started, 2)
         self.rows.append(row)
-        with atomic_write(self.path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            writer.writeheader()
-            writer.writerows(self.rows)
+        if trainer.is_global_zero:
+            _write_rows(self.path, self.rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows for the checkpoint."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the rows back from the checkpoint."""
+        self.rows = state_dict["rows"]
+
+
+class KeptEpochs(Callback):
+    """Keep the weights after every so many epochs, for a benchmark of how robustness grows; not the last, the model.
+
+    Args:
+        folder: Receives ``epochs/<epoch>/model.safetensors``.
+        classifier: What is trained.
+        spec: Rebuilds it.
+        every: The number of epochs.
+    """
+
+    def __init__(self, folder: Path, classifier: Classifier, spec: ModelSpec, every: int) -> None:
+        self.folder = folder
+        self.classifier = classifier
+        self.spec = spec
+        self.every = every
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the weights if it is their turn."""
+        epoch = trainer.current_epoch + 1
+        if trainer.is_global_zero and epoch % self.every == 0 and epoch != trainer.max_epochs:
+            folder = self.folder / EPOCHS_FOLDER / f"{epoch:03}"
+            folder.mkdir(parents=True, exist_ok=True)
+            save_checkpoint(folder / MODEL_FILE, self.classifier, self.spec)
+
+
+class UnreadableLog(Callback):
+    """Keep a list of the training images that could not be read, whole also over interruptions.
+
+    Args:
+        path: The CSV file; columns ``epoch`` (the first that missed it), ``reason``. There is none without such images.
+        ranks: The processes that train together.
+    """
+
+    def __init__(self, path: Path, ranks: Ranks) -> None:
+        self.path = path
+        self.ranks = ranks
+        self.rows: dict[str, dict[str, Any]] = {}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add what the epoch has met with."""
+        for unreadable in self.ranks.gather(getattr(trainer.train_dataloader, "unreadable", {})):
+            for reason in unreadable.values():
+                self.rows.setdefault(reason, {"epoch": trainer.current_epoch + 1, "reason": reason})
+        if self.rows and trainer.is_global_zero:
+            _write_rows(self.path, list(self.rows.values()))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows for the checkpoint."""
@@ -68,6 +123,8 @@ class TrainingProgress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bar where the run begins or resumes."""
+        if not trainer.is_global_zero:
+            return
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -87,6 +144,8 @@ class TrainingProgress(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Advance the bar; read the loss rarely, because reading waits for the device."""
+        if not trainer.is_global_zero:
+            return
         if batch_idx % 10 == 0:
             self._loss, self._accuracy = float(outputs["loss"]), float(outputs["accuracy"])
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
@@ -95,6 +154,8 @@ class TrainingProgress(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave one line for the epoch."""
+        if not trainer.is_global_zero:
+            return
         loss, accuracy, _, val_accuracy = (float(trainer.callback_metrics[name]) for name in METRICS)
         self.console.print(
             f"{self.label}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {loss:.3f}  "
@@ -104,9 +165,17 @@ class TrainingProgress(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the bar."""
-        self._progress.stop()
+        if trainer.is_global_zero:
+            self._progress.stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give the terminal back whatever went wrong."""
         if hasattr(self, "_progress"):
             self._progress.stop()
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -8,19 +8,41 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from rich.console import Console
 from torch import Tensor
 
-from pushpull_conv.data import EvaluationBatches, ImageSet, TrainingBatches
-from pushpull_conv.files import MODEL_FILE
-from pushpull_conv.models import Classifier, ModelSpec, save_checkpoint
-from pushpull_conv.training.callbacks import EpochLog, TrainingProgress
-from pushpull_conv.training.module import ClassifierTraining
-from pushpull_conv.training.recipe import Recipe, Variant
+from pushpull_conv.augment import AUGMENTS, image_policy, prime
+from pushpull_conv.data import (
+    PADDING,
+    EvaluationBatches,
+    ImageSet,
+    ImageSource,
+    PictureBatches,
+    Preparation,
+    TrainingBatches,
+    default_workers,
+)
+from pushpull_conv.files import METRICS_FILE, MODEL_FILE, UNREADABLE_FILE
+from pushpull_conv.models import IMAGENET_MEAN, IMAGENET_STD, Classifier, ModelSpec, save_checkpoint
+from pushpull_conv.ranks import ALONE, Ranks
+from pushpull_conv.training.callbacks import EpochLog, KeptEpochs, TrainingProgress, UnreadableLog
+from pushpull_conv.training.module import BatchAugmentation, ClassifierTraining
+from pushpull_conv.training.recipe import Recipe
+from pushpull_conv.training.shared_statistics import with_shared_statistics
+from pushpull_conv.training.variants import Variant
 
 
 def fit(
-    recipe: Recipe, variant: Variant, training: ImageSet, test: ImageSet, folder: Path, *, console: Console
+    recipe: Recipe,
+    variant: Variant,
+    training: ImageSource,
+    test: ImageSource,
+    folder: Path,
+    *,
+    console: Console,
+    teacher: Classifier | None = None,
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Train ``variant`` as ``recipe`` says and save the finished model.
 
@@ -35,44 +57,59 @@ def fit(
         folder: Receives ``last.ckpt``, ``best.ckpt``, ``metrics.csv``, ``tensorboard/`` and at the end
             ``model.safetensors``. When it holds a ``last.ckpt``, training goes on from there.
         console: Where progress is drawn.
+        teacher: The trained classifier from which a variant with a ``distillation`` learns.
+        ranks: The processes that train together; each calls this function alike.
 
     Returns:
         The path of ``model.safetensors``.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings = recipe.training
-    batches = TrainingBatches(
-        training.to(device),
-        batch_size=settings.batch_size,
-        seed=recipe.seed,
-        crop_padding=4 if "crop" in settings.augmentations else 0,
-        flip="flip" in settings.augmentations,
-    )
+    batches = training_batches(recipe, variant, training, device, ranks)
     seed_everything(recipe.seed, verbose=False)
     classifier, spec = build(recipe, variant, training)
-    module = ClassifierTraining(classifier, settings, steps=len(batches) * settings.epochs, seed=recipe.seed)
-    trainer = _trainer(
-        recipe, folder, device, [EpochLog(folder / "metrics.csv"), TrainingProgress(variant.name, console)]
+    module = ClassifierTraining(
+        classifier if ranks.count == 1 else with_shared_statistics(classifier, device),
+        settings,
+        steps=len(batches) * settings.epochs,
+        seed=recipe.seed,
+        augment=batch_augmentation(recipe, variant),
+        consistency=variant.augment.consistency if variant.augment else 0.0,
+        lesson=variant.distillation,
+        teacher=teacher,
     )
+    callbacks: list[Callback] = [EpochLog(folder / METRICS_FILE), TrainingProgress(variant.name, console)]
+    if recipe.benchmark.every:
+        callbacks.append(KeptEpochs(folder, classifier, spec, recipe.benchmark.every))
+    if recipe.data.unreadable == "skip":
+        callbacks.append(UnreadableLog(folder / UNREADABLE_FILE, ranks))
     last = folder / "last.ckpt"
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", module="lightning"
         )  # advice on data loaders and old folders, meant for others
-        trainer.fit(
+        _trainer(recipe, folder, device, callbacks, ranks).fit(
             module,
             batches,
-            EvaluationBatches(test.to(device), batch_size=500),
+            EvaluationBatches(_part_of(test, ranks, device), batch_size=500),
             ckpt_path=last if last.exists() else None,
             weights_only=True,
         )
-    save_checkpoint(folder / MODEL_FILE, classifier, spec)
+    if ranks.is_first:
+        save_checkpoint(folder / MODEL_FILE, classifier, spec)
+    ranks.wait()
     return folder / MODEL_FILE
 
 
-def build(recipe: Recipe, variant: Variant, images: ImageSet) -> tuple[Classifier, ModelSpec]:
-    """Return the untrained classifier of ``variant`` for ``images``, and the spec that rebuilds it."""
-    mean, std = channel_statistics(images.images)
+def build(recipe: Recipe, variant: Variant, images: ImageSource) -> tuple[Classifier, ModelSpec]:
+    """Return the untrained classifier of ``variant`` for ``images``, and the spec that rebuilds it.
+
+    Images in memory are normalised by their own mean and deviation, others by ImageNet's.
+    """
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    if isinstance(images, ImageSet):
+        mean, std = channel_statistics(images.images)
     spec = ModelSpec(
         name=recipe.model.name,
         num_classes=images.num_classes,
@@ -82,7 +119,51 @@ def build(recipe: Recipe, variant: Variant, images: ImageSet) -> tuple[Classifie
         classes=images.classes,
         **variant.changes,
     )
-    return spec.build().to(memory_format=torch.channels_last), spec
+    classifier = spec.build()
+    return classifier.to(memory_format=torch.channels_last) if recipe.training.channels_last else classifier, spec
+
+
+def training_batches(
+    recipe: Recipe, variant: Variant, images: ImageSource, device: torch.device, ranks: Ranks = ALONE
+) -> TrainingBatches | PictureBatches:
+    """Return the batches that ``variant`` learns from, cut on the device if possible, else by worker processes."""
+    settings = recipe.training
+    crop, flip = ("crop" in settings.augmentations, "flip" in settings.augmentations)
+    policy = None
+    if variant.augment and AUGMENTS[variant.augment.policy].where == "image":
+        policy = image_policy(variant.augment.policy, recipe.data.name)
+    if isinstance(images, ImageSet) and policy is None:
+        return TrainingBatches(
+            images.to(device),
+            batch_size=settings.batch_size,
+            seed=recipe.seed,
+            crop_padding=PADDING if crop else 0,
+            flip=flip,
+            rank=ranks.rank,
+            ranks=ranks.count,
+        )
+    views = 3 if policy and variant.augment and variant.augment.consistency else 1
+    return PictureBatches(
+        images,
+        batch_size=settings.batch_size,
+        seed=recipe.seed,
+        preparation=Preparation(policy, views=views, crop=crop, flip=flip),
+        workers=default_workers(ranks.count),
+        rank=ranks.rank,
+        ranks=ranks.count,
+        skip_unreadable=recipe.data.unreadable == "skip",
+    )
+
+
+def batch_augmentation(recipe: Recipe, variant: Variant) -> BatchAugmentation | None:
+    """Return what changes the batches of ``variant`` on the device, None where nothing does."""
+    if variant.augment is None or AUGMENTS[variant.augment.policy].where != "batch":
+        return None
+
+    def augment(images: Tensor, index: Tensor, epoch: int, view: int) -> Tensor:
+        return prime(images, index=index, epoch=epoch, seed=recipe.seed + view * 2**32)
+
+    return augment
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -104,7 +185,13 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     return tuple(means), tuple(deviations)
 
 
-def _trainer(recipe: Recipe, folder: Path, device: torch.device, callbacks: list[Callback]) -> Trainer:
+def _part_of(images: ImageSource, ranks: Ranks, device: torch.device) -> ImageSource:
+    """Return this rank's share of ``images``, on the device if they are in memory."""
+    part = images if ranks.count == 1 else images.subset(torch.arange(ranks.rank, len(images), ranks.count))
+    return part.to(device) if isinstance(part, ImageSet) else part
+
+
+def _trainer(recipe: Recipe, folder: Path, device: torch.device, callbacks: list[Callback], ranks: Ranks) -> Trainer:
     """Return a trainer that checkpoints every epoch into ``folder`` and is silent but for ``callbacks``."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     checkpoints = ModelCheckpoint(
@@ -120,7 +207,10 @@ def _trainer(recipe: Recipe, folder: Path, device: torch.device, callbacks: list
         max_epochs=recipe.training.epochs,
         precision=recipe.training.precision,
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
+        devices=ranks.count if ranks.count > 1 or device.type == "cpu" else [torch.cuda.current_device()],
+        strategy="ddp" if ranks.count > 1 else "auto",
+        plugins=[LightningEnvironment()],  # the processes are started already, by us or by SLURM
+        use_distributed_sampler=False,  # each rank's batches are its part already
         callbacks=[*callbacks, checkpoints],
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
         num_sanity_val_steps=0,

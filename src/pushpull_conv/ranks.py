@@ -1,0 +1,137 @@
+"""The processes that work on one experiment together, one for each device of a machine.
+
+Every process runs the same program; what only one may do, the first does. Started by `launch`, or by ``torchrun``.
+"""
+
+import dataclasses
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from pushpull_conv.errors import InputError
+
+Made = TypeVar("Made")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """This process's place among those that work together.
+
+    Args:
+        rank: Its number, from 0.
+        count: How many there are.
+
+    Example:
+        >>> alone = Ranks()
+        >>> alone.is_first, alone.share([1, 2, 3]), alone.by_first(lambda: "made")
+        (True, [1, 2, 3], 'made')
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process does what only one may do."""
+        return self.rank == 0
+
+    def share(self, tasks: Sequence[Made]) -> list[Made]:
+        """The tasks of this process: every task is one process's, and no two have numbers that differ by over one."""
+        return list(tasks[self.rank :: self.count])
+
+    def by_first(self, make: Callable[[], Made]) -> Made:
+        """Let the first process call ``make`` while the others wait; every process gets what it returned."""
+        if self.count == 1:
+            return make()
+        made = [make() if self.is_first else None]
+        dist.broadcast_object_list(made)
+        return made[0]  # type: ignore[return-value]  # the first has made it
+
+    def gather(self, value: Made) -> list[Made]:
+        """The values of all processes, in the order of their ranks."""
+        if self.count == 1:
+            return [value]
+        values: list[Made | None] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value]  # each rank has filled its place
+
+    def wait(self) -> None:
+        """Go on when every process has come here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+ALONE = Ranks()
+
+
+def join() -> Ranks:
+    """Join the processes that were started together with this one, as ``RANK`` and ``WORLD_SIZE`` say.
+
+    Without these variables this process is alone.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        return Ranks()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return Ranks(dist.get_rank(), count)
+
+
+def launched() -> bool:
+    """Whether this process was started together with others."""
+    return "RANK" in os.environ
+
+
+def launch(command: Sequence[str], devices: int) -> int:
+    """Run ``command`` once for each of several devices of this machine, and wait.
+
+    When one process fails the others are stopped.
+
+    Args:
+        command: A program that calls `join`.
+        devices: GPUs where there are any, else processes that share the processor's cores.
+
+    Returns:
+        0, or the exit status of the first that failed.
+
+    Raises:
+        InputError: There are not so many devices.
+    """
+    _require_devices(devices)
+    processes = [subprocess.Popen(command, env=environment) for environment in _environments(devices)]
+    try:
+        while (statuses := [process.poll() for process in processes]).count(0) < devices:
+            if failed := next((status for status in statuses if status), None):
+                return failed
+            time.sleep(0.05)
+        return 0
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
+
+
+def _require_devices(devices: int) -> None:
+    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
+    present, kind = (gpus, "GPUs") if gpus else (cores, "processor cores (and no GPU)")
+    if not 1 <= devices <= present:
+        raise InputError(f"--devices {devices} is more than there are: this machine has {present} {kind}")
+
+
+def _environments(devices: int) -> list[Mapping[str, str]]:
+    """The environment of each process: its rank, where they meet, and its share of the cores."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {**os.environ, "WORLD_SIZE": str(devices), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    shared.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(devices)]

@@ -1,0 +1,68 @@
+"""Batch normalisation by the whole batch where several processes share it."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pushpull_conv.models import Classifier
+
+
+def with_shared_statistics(classifier: Classifier, device: torch.device) -> Classifier:
+    """Let every `BatchNorm2d` take mean and variance over all ranks, so that the training is that of one process.
+
+    On GPUs by torch's own `SyncBatchNorm`, which knows no others. Parameters and buffers stay the same tensors; the
+    classifier is changed in place and returned.
+    """
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(classifier)
+    for module in classifier.modules():
+        if type(module) is nn.BatchNorm2d and module.track_running_stats and module.affine:
+            module.__class__ = SharedBatchNorm2d
+    return classifier
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """A `BatchNorm2d` whose batch is that of all ranks together, each of which has an equal part."""
+
+    num_batches_tracked: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    momentum: float
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise ``[B, C, H, W]``; while training, by statistics of all ranks."""
+        if not self.training:
+            return super().forward(input)
+        values, ranks = input.float(), dist.get_world_size()
+        mean = _SumOverRanks.apply(values.mean((0, 2, 3))) / ranks
+        centred = values - mean[:, None, None]
+        variance = _SumOverRanks.apply(centred.square().mean((0, 2, 3))) / ranks
+        self._follow(mean.detach(), variance.detach(), ranks * values.numel() // values.shape[1])
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+
+    def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Move the running statistics as `torch.nn.functional.batch_norm` does."""
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum of every rank's tensor; every rank's loss depends on each of them, so gradients are summed alike."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return _summed(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _summed(*gradients)
+
+
+def _summed(values: Tensor) -> Tensor:
+    total = values.contiguous().clone()
+    dist.all_reduce(total)
+    return total
