@@ -12,8 +12,8 @@ import pushpull_conv
 PACKAGE = Path(pushpull_conv.__file__).parent
 
 # Each room and the rooms below it, from which it may import. A file belongs to the room of its first name.
-ROOMS = ["cli", "experiment", "comparison", "report", "training", "benchmark", "provenance", "models", "data"]
-ROOMS += ["corruptions", "comparison_layers", "layers", "functional", "kernels", "files", "errors", "_version"]
+ROOMS = ["cli", "experiment", "comparison", "report", "training", "augment", "benchmark", "provenance", "models"]
+ROOMS += ["data", "corruptions", "comparison_layers", "layers", "functional", "kernels", "files", "errors", "_version"]
 NOT_BELOW = {("report", "training"), ("benchmark", "models"), ("models", "data"), ("data", "corruptions")}
 OUTSIDE = {
     "lightning": {"training"},
@@ -22,7 +22,7 @@ OUTSIDE = {
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "timm": {"models"},
-    "torchvision": {"models", "data"},
+    "torchvision": {"augment", "models", "data"},
     "safetensors": {"models"},
     "pyarrow": {"data"},
     "sklearn": {"data"},
