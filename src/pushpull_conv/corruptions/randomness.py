@@ -53,12 +53,23 @@ class Random:
     keys: Tensor
 
     @classmethod
-    def for_images(cls, index: Tensor, *, seed: int, corruption: int, severity: int) -> "Random":
-        """Derive the keys of the images at ``index`` (int64 ``[B]``) for one cell of the benchmark."""
+    def keyed(cls, index: Tensor, *parts: int) -> "Random":
+        """Derive the keys of the images at ``index`` (int64 ``[B]``) for one purpose, named by any number of integers.
+
+        Example:
+            >>> first, second = Random.keyed(torch.arange(2), 7, 1), Random.keyed(torch.arange(1, 2), 7, 1)
+            >>> torch.equal(first.uniform(0, 3)[1], second.uniform(0, 3)[0])
+            True
+        """
         keys = torch.zeros_like(index)
-        for part in (seed, corruption, severity):
+        for part in parts:
             keys = _mix_(keys + _signed(part * _WEYL + _WEYL))
         return cls(_mix_(keys + index * _WEYL))
+
+    @classmethod
+    def for_images(cls, index: Tensor, *, seed: int, corruption: int, severity: int) -> "Random":
+        """Derive the keys of the images at ``index`` (int64 ``[B]``) for one cell of the benchmark."""
+        return cls.keyed(index, seed, corruption, severity)
 
     def bits(self, stream: int, count: int) -> Tensor:
         """Uniform 32-bit integers: int32 ``[B, count]``."""

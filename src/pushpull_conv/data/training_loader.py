@@ -83,7 +83,6 @@ class PictureBatches:
             batch_sampler=_Keys(self),
             num_workers=workers,
             collate_fn=_gathered,
-            persistent_workers=workers > 0,
         )
 
     @property
@@ -148,7 +147,7 @@ class _Pictures(Dataset["_Made"]):
     def _views(self, picture: Image.Image, random: np.random.Generator) -> Tensor:
         """The views of one picture: uint8 ``[V, 3, H, W]``."""
         augment, count = self.preparation.augment, self.preparation.views
-        torch.manual_seed(int(random.integers(2**63)))
+        torch.default_generator.manual_seed(int(random.integers(2**32)))  # no device but this process's is asked
         pictures = [picture] if count > 1 else []
         while len(pictures) < count:
             pictures.append(augment(picture) if augment else picture)

@@ -12,7 +12,8 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from rich.console import Console
 from torch import Tensor
 
-from pushpull_conv.augment import AUGMENTS, image_policy, prime
+from pushpull_conv.augment import AUGMENTS, CIFAR, IMAGENET, prime
+from pushpull_conv.augment.policies import image_policy
 from pushpull_conv.data import (
     PADDING,
     EvaluationBatches,
@@ -31,6 +32,9 @@ from pushpull_conv.training.module import BatchAugmentation, ClassifierTraining
 from pushpull_conv.training.recipe import Recipe
 from pushpull_conv.training.shared_statistics import with_shared_statistics
 from pushpull_conv.training.variants import Variant
+
+SMALL = 32
+"""Side in pixels up to which PRIME has the settings of CIFAR-10; larger images have those of ImageNet."""
 
 
 def fit(
@@ -131,7 +135,7 @@ def training_batches(
     crop, flip = ("crop" in settings.augmentations, "flip" in settings.augmentations)
     policy = None
     if variant.augment and AUGMENTS[variant.augment.policy].where == "image":
-        policy = image_policy(variant.augment.policy, recipe.data.name)
+        policy = image_policy(variant.augment.policy, max(images.size))
     if isinstance(images, ImageSet) and policy is None:
         return TrainingBatches(
             images.to(device),
@@ -161,7 +165,8 @@ def batch_augmentation(recipe: Recipe, variant: Variant) -> BatchAugmentation | 
         return None
 
     def augment(images: Tensor, index: Tensor, epoch: int, view: int) -> Tensor:
-        return prime(images, index=index, epoch=epoch, seed=recipe.seed + view * 2**32)
+        settings = CIFAR if max(images.shape[-2:]) <= SMALL else IMAGENET
+        return prime(images, index=index, epoch=epoch, seed=recipe.seed + view * 2**32, settings=settings)
 
     return augment
 

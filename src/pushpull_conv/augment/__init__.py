@@ -1,0 +1,9 @@
+"""What training images go through beyond crop and flip.
+
+`image_policy`, which needs torchvision, is in `pushpull_conv.augment.policies`.
+"""
+
+from pushpull_conv.augment.prime import CIFAR, IMAGENET, PrimeSettings, prime
+from pushpull_conv.augment.spec import AUGMENTS, Augment, overlap_note
+
+__all__ = ["AUGMENTS", "CIFAR", "IMAGENET", "Augment", "PrimeSettings", "overlap_note", "prime"]
