@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pushpull_conv.benchmark import CellEvent, Results, evaluate, suite_of, write_set
+from pushpull_conv.benchmark import CellEvent, Results, count_cells, evaluate, suite_of, wanted_cells, write_set
 from pushpull_conv.comparison import compare
 from pushpull_conv.corruptions import load_frost
 from pushpull_conv.data import ImageSource, open_images
@@ -103,24 +103,44 @@ class Experiment:
             self._benchmark(earlier, f"{variant.name}, epoch {int(earlier.name)}")
         return self._benchmark(folder, variant.name)
 
+    def count(self, variant: Variant, cells: Sequence[tuple[str, int]]) -> None:
+        """Count some cells of one trained variant's benchmark, ``("clean", 0)`` and (corruption, severity).
+
+        Several processes may count different cells of one variant at once; `benchmark` then finds them.
+        """
+        folder = self.folder / variant.name
+        classifier, _ = load_checkpoint(folder / MODEL_FILE)
+        with _cell_bar(variant.name, self.console) as on_cell:
+            count_cells(classifier, self.images("test"), cells, **self._settings(folder, variant.name), on_cell=on_cell)
+
     def _benchmark(self, folder: Path, label: str) -> Results:
         """Benchmark the model in ``folder``, or read its finished results."""
-        if (folder / RESULTS_FILE).exists():
+        if self.ranks.by_first((folder / RESULTS_FILE).exists):
             return Results.load(folder / RESULTS_FILE)
         classifier, _ = load_checkpoint(folder / MODEL_FILE)
+        images, settings = self.images("test"), self._settings(folder, label)
+        with recorded(folder, "benchmark") if self.ranks.is_first else contextlib.nullcontext():
+            with _cell_bar(label, self.console) as on_cell:
+                count_cells(classifier, images, self.ranks.share(wanted_cells()), **settings, on_cell=on_cell)
+            self.ranks.wait()
+            results = self.ranks.by_first(lambda: evaluate(classifier, images, **settings))
+        if self.ranks.is_first:
+            _save_sample(images, folder)
+        return results
+
+    def _settings(self, folder: Path, label: str) -> dict[str, Any]:
+        """The arguments of `evaluate` for the model in ``folder``."""
         settings = self.recipe.benchmark
-        return benchmark(
-            classifier,
-            self.images("test"),
-            folder,
-            label=label,
-            suite=settings.suite,
-            seed=self.recipe.seed,
-            frost=settings.frost,
-            jpeg=settings.jpeg,
-            batch_size=settings.batch_size,
-            console=self.console,
-        )
+        return {
+            "label": label,
+            "suite": settings.suite,
+            "seed": self.recipe.seed,
+            "frost": settings.frost,
+            "jpeg": settings.jpeg,
+            "batch_size": settings.batch_size,
+            "store": folder,
+            "device": torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        }
 
     def images(self, split: str) -> ImageSource:
         """Open one split, once."""
@@ -209,7 +229,13 @@ def _bar(label: str, done: str, console: Console) -> Iterator[Callable[[int, int
         TextColumn("{task.fields[state]}"),
     )
     with Progress(
-        *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console, transient=True
+        *columns,
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,  # elsewhere it would leave an empty line
     ) as progress:
         task = progress.add_task(label, total=None, state="")
 

@@ -102,15 +102,77 @@ def evaluate(
         >>> sorted(results.cells), results.clean.n
         ([('fog', 1), ('fog', 5)], 355)
     """
+    header, cells = count_cells(
+        model,
+        source,
+        wanted_cells(corruptions, severities),
+        suite=suite,
+        seed=seed,
+        frost=frost,
+        jpeg=jpeg,
+        published=published,
+        batch_size=batch_size,
+        device=device,
+        store=store,
+        label=label,
+        on_cell=on_cell,
+    )
+    clean = cells.pop(CLEAN)
+    results = Results(model=label, header=header, clean=clean, cells={key: cells[key] for key in ordered(cells)})
+    if store is not None:
+        results.save(Path(store, RESULTS_FILE))
+    return results
+
+
+def count_cells(
+    model: nn.Module,
+    source: ImageSource,
+    wanted: Sequence[tuple[str, int]],
+    *,
+    suite: str | None = None,
+    seed: int = 0,
+    frost: str | os.PathLike[str] | FrostTextures = "procedural",
+    jpeg: bool = True,
+    published: str | os.PathLike[str] | None = None,
+    batch_size: int = 250,
+    device: torch.device | str | None = None,
+    store: str | os.PathLike[str] | None = None,
+    label: str = "model",
+    on_cell: Callable[[CellEvent], None] | None = None,
+) -> tuple[Header, dict[tuple[str, int], Cell]]:
+    """Count some cells of a benchmark: the part of `evaluate` that several processes may share.
+
+    Where all use the same ``store``, each counts its own cells, and `evaluate` then finds them all.
+
+    Args:
+        model: As for `evaluate`, like every argument but ``wanted``.
+        source: The clean images.
+        wanted: The cells, by (corruption, severity), and ``("clean", 0)``, the clean images.
+        suite: One of `pushpull_conv.benchmark.SUITES`.
+        seed: Seed of the corruptions.
+        frost: The textures of frost.
+        jpeg: Store corrupted images as JPEG where the suite does.
+        published: Folder of a corrupted set.
+        batch_size: Images at a time.
+        device: Where to run.
+        store: Folder in which each finished cell is kept.
+        label: What tables call the classifier.
+        on_cell: Called after each cell.
+
+    Returns:
+        What the cells are made with, and the cells: those wanted and all that the store had.
+
+    Raises:
+        InputError: As `evaluate`.
+    """
     chosen = suite_of(source, suite)
-    wanted = wanted_cells(corruptions, severities)
     if batch_size < 1:
         raise InputError(f"batch_size must be 1 or more, not {batch_size}")
     versions: Versions
     if published is None:
         versions = generated(source, chosen, seed=seed, frost=frost, jpeg=jpeg)
     else:
-        versions = Published(source, Path(published), chosen, wanted[1:])
+        versions = Published(source, Path(published), chosen, [key for key in wanted if key != CLEAN])
     header = _header(source, chosen, versions)
     kept = None
     if store is not None:
@@ -127,11 +189,7 @@ def evaluate(
                     kept.add(key, cells[key])
             if on_cell:
                 on_cell(CellEvent(*key, cells[key], done, len(wanted)))
-    clean = cells.pop(CLEAN)
-    results = Results(model=label, header=header, clean=clean, cells={key: cells[key] for key in ordered(cells)})
-    if store is not None:
-        results.save(Path(store, RESULTS_FILE))
-    return results
+    return header, cells
 
 
 def generated(
@@ -166,7 +224,9 @@ def weights_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def wanted_cells(corruptions: Sequence[str] | None, severities: Sequence[int] | None) -> list[tuple[str, int]]:
+def wanted_cells(
+    corruptions: Sequence[str] | None = None, severities: Sequence[int] | None = None
+) -> list[tuple[str, int]]:
     """`CLEAN` and the cells that a caller asks for, in the order of the benchmark; `InputError` if it is none."""
     names = CORRUPTIONS if corruptions is None else corruptions
     levels = SEVERITIES if severities is None else severities

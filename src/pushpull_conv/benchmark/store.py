@@ -54,7 +54,7 @@ class CellStore:
         path = self.folder / "header.json"
         if not path.exists():
             _write_json(path, {**owner, **dataclasses.asdict(header)})
-            return
+        # Read also what was just written: another process may have been there at the same time.
         found = {**_LATER_FIELDS, **read_json(path)}
         for name, value in json.loads(json.dumps({**owner, **header.compared()})).items():
             if found.get(name) != value:

@@ -191,7 +191,8 @@ def _draw_r_net(axes: Axes, baseline: Score) -> None:
     zero = _percent(r_net_line(ends, baseline))
     axes.fill_between([left, right], [min(bottom, *zero)] * 2, zero, color=WASH, linewidth=0, zorder=0)
     best, worst = (
-        r_net(x / 100, y / 100, baseline.clean_error, baseline.mean_error) for x, y in ((left, bottom), (right, top))
+        r_net(x / 100, y / 100, baseline.clean_error, baseline.mean_error)
+        for x, y in ((max(left, 0), max(bottom, 0)), (min(right, 100), min(top, 100)))
     )
     for level in MaxNLocator(nbins=9, steps=[1, 2, 2.5, 5, 10]).tick_values(worst, best):
         heights = _percent(r_net_line(ends, baseline, level))

@@ -135,6 +135,7 @@ class TrainingProgress(Callback):
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            disable=not self.console.is_terminal,  # elsewhere it would leave an empty line
         )
         total = int(trainer.estimated_stepping_batches)
         self._task = self._progress.add_task(self.label, total=total, completed=trainer.global_step, state="")
