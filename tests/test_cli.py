@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 from pushpull_conv import Results, create_model
+from pushpull_conv.augment import AUGMENTS
 from pushpull_conv.models import ModelSpec, save_checkpoint
 from pushpull_conv.training.recipe import shipped_recipes
 
@@ -42,14 +43,14 @@ def left_behind(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-@pytest.mark.parametrize("command", ["", "run", "train", "evaluate", "compare", "corrupt", "explain"])
+@pytest.mark.parametrize("command", ["", "run", "train", "evaluate", "compare", "corrupt", "augment", "explain"])
 def test_help_shows_an_example(pushpull, command):
     code, out, _ = pushpull(*command.split(), "--help")
     assert code == 0
     if command:
         assert re.search(rf"Example: pushpull {command} \S+", out), out
     else:
-        assert all(word in out for word in ("run", "train", "evaluate", "compare", "corrupt", "explain"))
+        assert all(word in out for word in ("run", "train", "evaluate", "compare", "corrupt", "augment", "explain"))
 
 
 def test_evaluate_counts_prints_and_keeps(pushpull, model_file, tmp_path):
@@ -322,6 +323,30 @@ def test_what_does_not_go_with_evaluate_is_refused(pushpull, model_file, tmp_pat
     refused(pushpull("run", "quickstart", "--set", "benchmark.jpeg=false"), "no JPEG step to leave out")
     refused(pushpull("run", "quickstart", "--set", "benchmark.suite=imagenet-c"), "224 x 224", "cifar10-c")
     assert not [name for name in left_behind(tmp_path) if name.endswith((".json", ".ckpt", ".safetensors"))]
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_augment_draws_every_augmentation(pushpull, photo, tmp_path, ending):
+    out = tmp_path / "out" / f"augmented.{ending}"
+    call = ["augment", photo, "--out", out, "--profile", "cifar"]
+    code, said, err = pushpull(*call)
+    assert (code, err) == (0, "")
+    assert f"augmented.{ending}" in said
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+    if ending == "svg":
+        text = out.read_text()
+        assert all(augment.title in text for augment in AUGMENTS.values())
+        assert pushpull(*call)[0] == 0
+        assert out.read_text() == text
+        assert pushpull(*call, "--seed", "2")[0] == 0
+        assert out.read_text() != text
+
+
+def test_augment_refuses_what_it_cannot_draw(pushpull, photo, tmp_path):
+    refused(pushpull("augment", tmp_path / "gone.png", "--out", tmp_path / "a.png"), "gone.png", "does not exist")
+    refused(pushpull("augment", photo, "--out", tmp_path / "a.gif"), "a.gif", ".png")
+    refused(pushpull("augment", photo, "--out", tmp_path / "a.png", "--profile", "cifer"), "did you mean 'cifar'")
+    assert left_behind(tmp_path) == ["photo.png"]
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])

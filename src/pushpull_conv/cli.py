@@ -274,6 +274,27 @@ def corrupt(
 
 
 @app.command()
+def augment(
+    photo: Annotated[Path, typer.Argument(help="A picture that Pillow can read.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The figure: .png, .svg or .pdf.")],
+    profile: Annotated[
+        str, typer.Option(help="The size and the settings: imagenet, tiny-imagenet or cifar.")
+    ] = "imagenet",
+    seed: Annotated[int, typer.Option(help="Key of the augmentations' randomness.")] = 1234,
+) -> None:
+    """Draw a picture as each augmentation gives it to training.
+
+    The picture is scaled and cropped to the profile's size: 224, 64 or 32 pixels.
+
+    Example: **pushpull augment photo.jpg --out augmentations.png**
+    """
+    from pushpull_conv.comparison import augment as draw
+
+    draw(photo, out, profile=profile, seed=seed)
+    Console().print(f"figure: {out}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def explain(
     model: Annotated[Path, typer.Argument(help="A run's folder or a .safetensors file.")],
     photo: Annotated[Path, typer.Argument(help="A picture that Pillow can read.")],

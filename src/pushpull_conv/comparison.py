@@ -6,6 +6,8 @@ from pathlib import Path
 from rich.console import Console
 from torch import Tensor
 
+from pushpull_conv.augment import AUGMENTS
+from pushpull_conv.augment.draws import draws
 from pushpull_conv.benchmark import SUITES, Header, Results, check_comparable
 from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, load_frost
 from pushpull_conv.data.photos import read_photo
@@ -14,11 +16,13 @@ from pushpull_conv.files import EPOCHS_FOLDER, METRICS_FILE, MODEL_FILE, RECIPE_
 from pushpull_conv.layers import PushPullConv2d
 from pushpull_conv.models import Classifier, load_checkpoint
 from pushpull_conv.provenance import read_provenance
-from pushpull_conv.report import Sample, terminal_table, write_explanation, write_gallery, write_report
+from pushpull_conv.report import Sample, _write_picture, terminal_table, write_explanation, write_gallery, write_report
 from pushpull_conv.training.recipe import load_recipe
 
 PROFILE_SIDES = {"cifar": 32, "tiny-imagenet": 64, "imagenet": 224}
 """Side in pixels of the images that each profile's severities were made for."""
+DRAWS_SHOWN = 7
+"""How many times `augment` draws from each augmentation."""
 LARGEST_EXPLAINED = 512
 """Side in pixels to which `explain` scales and crops a larger picture: more could not be seen in its figure."""
 
@@ -130,6 +134,19 @@ def preview(photo: Path, out: Path, *, profile: str, seed: int, frost: str) -> P
     side = PROFILE_SIDES[require_name("profile", profile, PROFILE_SIDES)]
     sample = Sample(photo=read_photo(photo, side=side), seed=seed, profile=profile, frost=load_frost(frost))
     return write_gallery(out, sample, (*CORRUPTIONS, *EXTRA_CORRUPTIONS))
+
+
+def augment(photo: Path, out: Path, *, profile: str, seed: int) -> Path:
+    """Draw a picture as each augmentation gives it; the arguments are those of ``pushpull augment``.
+
+    Raises:
+        InputError: The picture cannot be read, the profile is unknown, the figure cannot be written, or a library that
+            it needs is missing.
+    """
+    side = PROFILE_SIDES[require_name("profile", profile, PROFILE_SIDES)]
+    picture = read_photo(photo, side=side)
+    drawn = {known.title: draws(name, picture, DRAWS_SHOWN, seed=seed) for name, known in AUGMENTS.items()}
+    return _write_picture(out, lambda module: module.augmentations_figure(picture, drawn), "augmentations")
 
 
 def explain(model: Path, photo: Path, out: Path, *, filters: int) -> Path:

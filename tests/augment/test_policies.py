@@ -1,6 +1,7 @@
 """The policies on single pictures: which operations torchvision draws, and what decides the picture that comes out."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,6 +91,17 @@ def test_a_note_names_every_overlap_in_one_sentence(name):
     for operation, corruptions in AUGMENTS[name].overlaps.items():
         assert (operation in note) == bool(corruptions)
         assert all(corruption.replace("_", " ") in note for corruption in corruptions)
+
+
+@pytest.mark.parametrize("augment", AUGMENTS.values(), ids=AUGMENTS)
+def test_the_document_has_the_overlaps(augment):
+    close = [
+        f"{operation}: {', '.join(corruptions).replace('_', ' ')}"
+        for operation, corruptions in augment.overlaps.items()
+        if corruptions
+    ]
+    document = Path(__file__).parents[2] / "docs" / "augmentations.md"
+    assert f"| {augment.title} | {'; '.join(close) or 'none'} |" in document.read_text(encoding="utf-8").splitlines()
 
 
 @pytest.mark.parametrize("name", ON_IMAGES)

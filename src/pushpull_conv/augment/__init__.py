@@ -3,7 +3,7 @@
 `image_policy`, which needs torchvision, is in `pushpull_conv.augment.policies`.
 """
 
-from pushpull_conv.augment.prime import CIFAR, IMAGENET, PrimeSettings, prime
+from pushpull_conv.augment.prime import CIFAR, IMAGENET, PrimeSettings, prime, settings_for
 from pushpull_conv.augment.spec import AUGMENTS, Augment, overlap_note
 
-__all__ = ["AUGMENTS", "CIFAR", "IMAGENET", "Augment", "PrimeSettings", "overlap_note", "prime"]
+__all__ = ["AUGMENTS", "CIFAR", "IMAGENET", "Augment", "PrimeSettings", "overlap_note", "prime", "settings_for"]

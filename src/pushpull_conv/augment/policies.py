@@ -5,15 +5,14 @@ from collections.abc import Callable
 from PIL import Image
 from torchvision.transforms import v2
 
-from pushpull_conv.augment.spec import AUGMENTS
+from pushpull_conv.augment.spec import AUGMENTS, CIFAR_SIDE
 from pushpull_conv.errors import InputError, require_name
 
 ImagePolicy = Callable[[Image.Image], Image.Image]
-_SMALL = 32  # the side of CIFAR-10, whose policy of AutoAugment serves pictures up to it
 
 
 def _auto_augment(size: int) -> v2.Transform:
-    return v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10 if size <= _SMALL else v2.AutoAugmentPolicy.IMAGENET)
+    return v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10 if size <= CIFAR_SIDE else v2.AutoAugmentPolicy.IMAGENET)
 
 
 def _aug_mix(size: int) -> v2.Transform:
@@ -43,7 +42,7 @@ def image_policy(name: str, size: int) -> ImagePolicy:
     """Return an augmentation of single pictures.
 
     It draws from torch's global generator and from nothing else, so that the same picture under the same seed of that
-    generator comes out the same. `torch.default_generator.manual_seed` sets it in a microsecond, ninety times faster
+    generator comes out the same. `torch.default_generator.manual_seed` sets it in a microsecond, much faster
     than `torch.manual_seed`; of the seed, the low 32 bits count.
 
     Args:

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pushpull_conv.augment.spec import CIFAR_SIDE
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.errors import InputError
 
@@ -53,6 +54,16 @@ CIFAR = PrimeSettings(warp_cut=100, color_cut=100, color_temperature=0.01, color
 """The authors' settings for CIFAR-10 and CIFAR-100 (32 pixels)."""
 IMAGENET = PrimeSettings(warp_cut=500, color_cut=500, color_temperature=0.05, color_band=20)
 """The authors' settings for ImageNet and ImageNet-100 (224 pixels)."""
+
+
+def settings_for(size: int) -> PrimeSettings:
+    """Return the settings for pictures of ``size`` x ``size`` pixels: `CIFAR` up to 32, `IMAGENET` above.
+
+    Example:
+        >>> settings_for(32) is CIFAR, settings_for(64) is IMAGENET
+        (True, True)
+    """
+    return CIFAR if size <= CIFAR_SIDE else IMAGENET
 
 
 def prime(images: Tensor, *, index: Tensor, epoch: int, seed: int, settings: PrimeSettings = CIFAR) -> Tensor:

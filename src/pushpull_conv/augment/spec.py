@@ -7,6 +7,9 @@ from typing import Literal
 
 from pushpull_conv.errors import require_name
 
+CIFAR_SIDE = 32
+"""Up to this side in pixels pictures are augmented as the papers do CIFAR-10, larger ones as they do ImageNet."""
+
 
 @dataclass(frozen=True)
 class Augment:
