@@ -1,8 +1,8 @@
 """Networks with a push-pull stem under names of their own in timm's registry; importing this module registers them.
 
 A name is the architecture's with ``_pp3`` or ``_pp5``: the unit, averaging over 3 x 3 or 5 x 5 pixels, in the place of
-the first convolution. They are not ``"resnet50.pp3"``, because to timm what follows the point names weights of the plain
-``resnet50``.
+the first convolution. They are not ``"resnet50.pp3"``, because to timm what follows the point names weights of the
+plain ``resnet50``.
 
 Example:
     >>> import timm
