@@ -51,4 +51,4 @@ def _display(formula: str) -> str:
 
 def _aligned(formula: str) -> str:
     """A formula of several lines, aligned at each ``&``, as LaTeX wants it."""
-    return f"\\begin{{aligned}}{formula}\\end{{aligned}}" if "&" in formula else formula
+    return f"\\begin{{split}}{formula}\\end{{split}}" if "&" in formula else formula

@@ -44,6 +44,7 @@ def test_formulas_are_mathml(site):
     assert site["api.html"].count("<math") > 3
     for name, page in site.items():
         assert not re.search(r"\$<code>|language-math|:math:|\.\. math", page), name
+        assert not re.search(r"<m[ino][^>]*>(&amp;|&(?!#)|\\)", page), f"{name}: LaTeX that became no MathML"
 
 
 def test_the_reference_has_every_public_name_with_its_examples(site):
