@@ -13,7 +13,17 @@ PACKAGE = Path(pushpull_conv.__file__).parent
 
 # Each room and the rooms below it, from which it may import. A file belongs to the room of its first name.
 ROOMS = ["cli", "planning", "experiment", "comparison", "interop", "report", "training", "augment", "benchmark"]
-ROOMS += ["provenance", "models", "data", "corruptions", "comparison_layers", "layers", "functional", "kernels", "ranks"]
+ROOMS += [
+    "provenance",
+    "models",
+    "data",
+    "corruptions",
+    "comparison_layers",
+    "layers",
+    "functional",
+    "kernels",
+    "ranks",
+]
 ROOMS += ["files", "errors", "_version"]
 NOT_BELOW = {("report", "training"), ("benchmark", "models"), ("models", "data"), ("data", "corruptions")}
 OUTSIDE = {

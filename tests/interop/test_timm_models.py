@@ -1,5 +1,7 @@
 """The names in timm's registry build timm's networks with the unit, whatever timm's own arguments."""
 
+import warnings
+
 import pytest
 import timm
 import torch
@@ -91,6 +93,9 @@ def test_what_cannot_be_built_is_said():
 
 def test_any_other_architecture_can_be_registered():
     assert register_pushpull("resnet26d") == ["resnet26d_pp3", "resnet26d_pp5"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # timm warns of a name that is registered again
+        assert register_pushpull("resnet26d") == ["resnet26d_pp3", "resnet26d_pp5"]
     with torch.device("meta"):
         (unit,) = units(timm.create_model("resnet26d_pp3"))
     assert unit.kernel_size == (3, 3)

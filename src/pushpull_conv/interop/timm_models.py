@@ -80,6 +80,8 @@ def register_pushpull(architecture: str) -> list[str]:
 
 def _register(architecture: str, avg_kernel_size: int) -> str:
     name = f"{architecture}_pp{avg_kernel_size}"
+    if name in default_cfgs:
+        return name
     published = get_pretrained_cfg(architecture)
     config = published.to_dict() if published else {}
     default_cfgs.update(generate_default_cfgs({name: {key: config[key] for key in _OF_THE_NETWORK if key in config}}))
