@@ -1,5 +1,6 @@
 # make install      a virtual environment in .venv with everything the tests and the examples need
 # make quickstart   the main job on the embedded data set, from training to report, in a few minutes
+# make docs         the site, in site/
 # make test         lint, types and the tests
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart test
+.PHONY: install quickstart docs test
 
 install: $(INSTALLED)
 
@@ -18,6 +19,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 quickstart: install
 	$(BIN)/pushpull run quickstart
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 test: install
 	$(BIN)/ruff check

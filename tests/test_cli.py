@@ -43,14 +43,18 @@ def left_behind(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-@pytest.mark.parametrize("command", ["", "run", "train", "evaluate", "compare", "corrupt", "augment", "explain"])
+@pytest.mark.parametrize(
+    "command", ["", "run", "train", "evaluate", "compare", "export", "corrupt", "augment", "explain"]
+)
 def test_help_shows_an_example(pushpull, command):
     code, out, _ = pushpull(*command.split(), "--help")
     assert code == 0
     if command:
         assert re.search(rf"Example: pushpull {command} \S+", out), out
     else:
-        assert all(word in out for word in ("run", "train", "evaluate", "compare", "corrupt", "augment", "explain"))
+        assert all(
+            word in out for word in ("run", "train", "evaluate", "compare", "export", "corrupt", "augment", "explain")
+        )
 
 
 def test_evaluate_counts_prints_and_keeps(pushpull, model_file, tmp_path):

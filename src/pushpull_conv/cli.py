@@ -14,6 +14,7 @@ from rich.console import Console
 
 from pushpull_conv._version import __version__
 from pushpull_conv.errors import InputError
+from pushpull_conv.files import RESULTS_FILE
 
 if TYPE_CHECKING:
     from pushpull_conv.experiment import Experiment
@@ -204,6 +205,24 @@ def compare(
     console = Console()
     page = write_comparison(folders, baseline, out, console=console)
     console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def export(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of a run or of results.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The table: .csv or .parquet.")],
+) -> None:
+    """Write benchmarked models' counts and errors to one table, a row per corruption and severity.
+
+    Example: **pushpull export runs/cifar10-resnet20 results/mine --out results.parquet**
+    """
+    from pushpull_conv.benchmark import Results
+    from pushpull_conv.comparison import folders_with_results
+    from pushpull_conv.interop.tidy import write_tidy
+
+    found = [folder for given in folders for folder in folders_with_results(given)]
+    table = write_tidy(out, [Results.load(folder / RESULTS_FILE) for folder in found])
+    Console().print(f"table: {table}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -42,7 +42,7 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
     Raises:
         InputError: A folder has no results, results were not made alike, or none has the baseline's label.
     """
-    found = [folder for given in folders for folder in _folders_with_results(given)]
+    found = [folder for given in folders for folder in folders_with_results(given)]
     results = [Results.load(folder / RESULTS_FILE) for folder in found]
     check_comparable(results)
     models = {result.model: folder / MODEL_FILE for result, folder in zip(results, found, strict=True)}
@@ -74,8 +74,12 @@ def _epochs(folder: Path, last: Results) -> dict[int, Results]:
     return dict(sorted({**earlier, len(rows): last}.items())) if earlier else {}
 
 
-def _folders_with_results(folder: Path) -> list[Path]:
-    """Return ``folder`` itself, or the folders of a run's variants in the recipe's order."""
+def folders_with_results(folder: Path) -> list[Path]:
+    """Return ``folder`` itself, or the folders of a run's variants in the recipe's order.
+
+    Raises:
+        InputError: There are no results in it.
+    """
     if (folder / RESULTS_FILE).exists():
         return [folder]
     inside = {file.parent.name: file.parent for file in sorted(folder.glob(f"*/{RESULTS_FILE}"))}

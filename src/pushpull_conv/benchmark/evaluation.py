@@ -240,7 +240,7 @@ def wanted_cells(
 
 def _count(model: nn.Module, key: tuple[str, int], batches: Iterable[Batch], num_classes: int) -> Cell:
     """Classify one cell's images and count; nothing waits for the device before the cell is done."""
-    ranked = [(_ranks(_logits(model, batch.images, num_classes), batch.labels), batch.labels) for batch in batches]
+    ranked = [(label_ranks(_logits(model, batch.images, num_classes), batch.labels), batch.labels) for batch in batches]
     ranks, labels = (torch.cat(parts) for parts in zip(*ranked, strict=True))
     if (ranks < 0).any():
         name = "clean images" if key == CLEAN else f"{key[0]} at severity {key[1]}"
@@ -264,10 +264,21 @@ def _logits(model: nn.Module, images: Tensor, num_classes: int) -> Tensor:
     return logits
 
 
-def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
+def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
     """Place of each label in descending order of the logits, from 0; -1 where a logit is not finite.
 
     Of equal logits the lower class comes first, so that counts never depend on how a device sorts.
+
+    Args:
+        logits: ``[B, K]``.
+        labels: int64 ``[B]``.
+
+    Returns:
+        int64 ``[B]``.
+
+    Example:
+        >>> label_ranks(torch.tensor([[0.1, 0.9], [0.5, 0.5]]), torch.tensor([0, 0])).tolist()
+        [1, 0]
     """
     own = logits.gather(1, labels[:, None])
     lower_class = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]

@@ -1,0 +1,127 @@
+"""Classifiers as Hugging Face models: a folder, or a repository, of weights, configuration and model card."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
+
+from pushpull_conv.errors import InputError
+from pushpull_conv.files import MODEL_FILE
+from pushpull_conv.interop.card import card_text
+from pushpull_conv.models import Classifier, ModelSpec, load_checkpoint, load_weights_, save_checkpoint
+
+
+class HubClassifier(Classifier, PyTorchModelHubMixin, library_name="pushpull-conv"):
+    """A `pushpull_conv.models.Classifier` with ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``.
+
+    A saved folder holds ``model.safetensors``, which `pushpull_conv.models.load_checkpoint` and ``pushpull evaluate``
+    read as well, ``config.json`` with the arguments below, and a model card, ``README.md``. Weights are only ever read
+    from safetensors, and must fit the configuration wholly.
+
+    Give ``model_card_kwargs={"run": FOLDER, "license": "cc-by-4.0"}`` to ``save_pretrained`` or ``push_to_hub`` for a
+    card that tells where the model comes from and how it scored; see `generate_model_card`. A ``README.md`` that is
+    there already is kept.
+
+    Args:
+        name: As in `pushpull_conv.create_model`, like ``stem``, ``pushpull`` and ``layer``.
+        num_classes: Number of logits.
+        mean: Mean of each channel, for pixels in [0, 1].
+        std: Standard deviation of each channel, for pixels in [0, 1].
+        stem: See ``name``.
+        pushpull: See ``name``.
+        classes: Names of the classes in the order of the logits; may be empty.
+        layer: See ``name``.
+
+    Raises:
+        InputError: As `pushpull_conv.create_model`; from ``from_pretrained``: the folder lacks a file, or the weights
+            are damaged or of another architecture.
+
+    Example:
+        >>> import tempfile, torch
+        >>> model = HubClassifier("resnet20", 10, (0.5,) * 3, (0.25,) * 3, pushpull={"avg_kernel_size": 3}).eval()
+        >>> folder = tempfile.mkdtemp()
+        >>> model.save_pretrained(folder)
+        >>> images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+        >>> torch.equal(HubClassifier.from_pretrained(folder)(images), model(images))
+        True
+    """
+
+    def __init__(
+        self,
+        name: str,
+        num_classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        stem: str | None = None,
+        pushpull: Mapping[str, Any] | None = None,
+        classes: Sequence[str] = (),
+        layer: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.spec = ModelSpec(name, num_classes, stem, pushpull, tuple(mean), tuple(std), tuple(classes), layer)
+        super().__init__(self.spec.build().network, mean, std)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path) -> "HubClassifier":
+        """Take over a trained model.
+
+        Args:
+            path: A file that `pushpull_conv.models.save_checkpoint` wrote, or a run's folder that holds one.
+
+        Returns:
+            The classifier, in evaluation mode on the CPU.
+
+        Raises:
+            InputError: As `pushpull_conv.models.load_checkpoint`.
+        """
+        path = Path(path)
+        classifier, spec = load_checkpoint(path / MODEL_FILE if path.is_dir() else path)
+        model = cls(**vars(spec))
+        model.network = classifier.network
+        return model.eval()
+
+    def generate_model_card(self, run: str | Path | None = None, license: str | None = None) -> ModelCard:
+        """Write the model card: what the model is, how it is used, its data, recipe, seeds, errors and licence.
+
+        Args:
+            run: The model's folder of a run, as ``pushpull run`` and ``evaluate`` leave it; None: nothing is known.
+            license: The weights' licence, as Hugging Face names it (``"apache-2.0"``); None: not stated.
+
+        Raises:
+            InputError: ``run`` holds no results.
+        """
+        return ModelCard(card_text(self.spec, Path(run) if run is not None else None, license))
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_checkpoint(save_directory / MODEL_FILE, self, self.spec)
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        **settings: Any,
+    ) -> "HubClassifier":
+        if "name" not in settings:
+            raise InputError(f"'{model_id}' has no config.json of a pushpull-conv model; save one with save_pretrained")
+        model = cls(**settings)
+        if Path(model_id).is_dir():
+            file = Path(model_id, MODEL_FILE)
+        else:
+            downloaded = hf_hub_download(
+                model_id,
+                MODEL_FILE,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                token=token,
+                local_files_only=local_files_only,
+            )
+            file = Path(downloaded)
+        load_weights_(model, file)
+        return model.eval()
