@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from rich.console import Console
 from torch import Tensor
 
-from pushpull_conv.augment import AUGMENTS, CIFAR, IMAGENET, prime
+from pushpull_conv.augment import AUGMENTS, prime, settings_for
 from pushpull_conv.augment.policies import image_policy
 from pushpull_conv.data import (
     PADDING,
@@ -32,9 +32,6 @@ from pushpull_conv.training.module import BatchAugmentation, ClassifierTraining
 from pushpull_conv.training.recipe import Recipe
 from pushpull_conv.training.shared_statistics import with_shared_statistics
 from pushpull_conv.training.variants import Variant
-
-SMALL = 32
-"""Side in pixels up to which PRIME has the settings of CIFAR-10; larger images have those of ImageNet."""
 
 
 def fit(
@@ -165,8 +162,8 @@ def batch_augmentation(recipe: Recipe, variant: Variant) -> BatchAugmentation | 
         return None
 
     def augment(images: Tensor, index: Tensor, epoch: int, view: int) -> Tensor:
-        settings = CIFAR if max(images.shape[-2:]) <= SMALL else IMAGENET
-        return prime(images, index=index, epoch=epoch, seed=recipe.seed + view * 2**32, settings=settings)
+        seed, settings = recipe.seed + view * 2**32, settings_for(images.shape[-1])
+        return prime(images, index=index, epoch=epoch, seed=seed, settings=settings)
 
     return augment
 
