@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushpull_conv import InputError
+from pushpull_conv.augment import AUGMENTS
 from pushpull_conv.models.layer_kinds import LAYER_KINDS
 from pushpull_conv.training.recipe import Recipe, load_recipe, shipped_recipes
+from pushpull_conv.training.variants import AUGMENTS as NAMED_AUGMENTS
 from pushpull_conv.training.variants import LAYERS, VARIANTS
 
 
@@ -191,3 +193,95 @@ def test_any_value_anywhere_is_accepted_or_refused_in_one_line(tmp_path_factory,
         assert isinstance(recipe, Recipe)
         message = ""
     assert len(message.splitlines()) <= 1
+
+
+def written(folder, name, **content):
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+def test_a_recipe_extends_another_section_by_section(tmp_path):
+    written(tmp_path, "middle", extends="cifar10-resnet20", training={"epochs": 3}, variants=["baseline", "PP5"])
+    top = written(tmp_path, "top", extends="middle.yaml", name="top", training={"batch_size": 64})
+    recipe, base = load_recipe(top, ["seed=7"]), load_recipe("cifar10-resnet20")
+    assert (recipe.name, recipe.seed, recipe.title) == ("top", 7, base.title)
+    assert recipe.training == base.training.model_copy(update={"epochs": 3, "batch_size": 64})
+    assert [variant.name for variant in recipe.variants] == ["baseline", "PP5"]
+    (tmp_path / "resolved.yaml").write_text(recipe.to_yaml())
+    assert load_recipe(str(tmp_path / "resolved.yaml")) == recipe
+
+
+@pytest.mark.parametrize(
+    ("extends", "message"),
+    [
+        ("one.yaml", r"two\.yaml' extends itself by way of .*one\.yaml; end the circle"),
+        ("cifar10-resnet21", "'cifar10-resnet21'.*did you mean 'cifar10-resnet20'"),
+        ("absent.yaml", r"absent\.yaml' cannot be read"),
+    ],
+)
+def test_what_cannot_be_extended_is_named(tmp_path, extends, message):
+    written(tmp_path, "one", extends="two.yaml")
+    written(tmp_path, "two", extends=extends)
+    with pytest.raises(InputError, match=message):
+        load_recipe(str(tmp_path / "two.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "pushpull", "policy", "consistency"),
+    [
+        ("PP3", (3, 1.0, False), None, None),
+        ("PP0-a0.5", (0, 0.5, False), None, None),
+        ("PP5-a6", (5, 6.0, False), None, None),
+        ("PP5-trainable", (5, 1.0, True), None, None),
+        ("AugMix", None, "augmix", 0),
+        ("AugMix-JSD", None, "augmix", 12),
+        ("AutoAug+PP3", (3, 1.0, False), "autoaugment", 0),
+        ("PRIME+PP5-a2", (5, 2.0, False), "prime", 0),
+        ("TrivialAug+baseline", None, "trivialaugment", 0),
+    ],
+)
+def test_names_of_variants_say_what_they_are(tmp_path, content, name, pushpull, policy, consistency):
+    content |= {"variants": [name], "baseline": name}
+    variant = load(tmp_path, content).variant(name)
+    assert (variant.pushpull and tuple(variant.pushpull.model_dump().values())) == pushpull
+    assert (variant.augment and variant.augment.policy) == policy
+    assert (variant.augment and variant.augment.consistency) == consistency
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("AugMixx+PP3", "augmentation 'AugMixx'.*did you mean 'AugMix'"),
+        ("AugMix+PP33", "variant 'PP33'.*did you mean 'PP3'"),
+        ("PP4-a2", "avg_kernel_size 4 is even"),
+    ],
+)
+def test_names_that_are_none_are_refused(tmp_path, content, name, message):
+    with pytest.raises(InputError, match=message):
+        load(tmp_path, content | {"variants": [name], "baseline": name})
+
+
+def test_augmentations_in_recipes_are_those_of_the_package():
+    assert {augment.policy for augment in NAMED_AUGMENTS.values()} == set(AUGMENTS)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [("PP9", "variant 'PP9'"), ("taught", "teacher taught of other has a teacher itself; name a variant without")],
+)
+def test_a_teacher_is_a_variant_that_has_none(tmp_path, content, teacher, message):
+    taught = {"name": "taught", "distillation": {"teacher": "baseline"}}
+    other = {"name": "other", "distillation": {"teacher": teacher}}
+    with pytest.raises(InputError, match=message):
+        load(tmp_path, content | {"variants": ["baseline", taught, other]})
+
+
+def test_the_papers_table_and_sweep_are_recipes():
+    rows = ["baseline", "PP3", "PP5", *(f"{a}{b}" for a in ("AutoAug", "AugMix", "PRIME") for b in ("", "+PP3"))]
+    for data in ("imagenet-resnet50", "imagenet100-resnet50", "imagenet200-resnet18", "cifar10-resnet18"):
+        assert [variant.name for variant in load_recipe(data).variants] == rows
+    sweep = load_recipe("imagenet100-resnet18-sweep").variants[1:]
+    alphas = (0.5, 1, 2, 3, 4, 5, 6)
+    settings = {(size, alpha, False) for size in (0, 3, 5) for alpha in alphas} | {(n, 1, True) for n in (0, 3, 5)}
+    assert {tuple(variant.pushpull.model_dump().values()) for variant in sweep} == settings
