@@ -2,7 +2,6 @@
 
 import importlib.util
 import inspect
-import os
 import re
 import subprocess
 import sys
@@ -21,8 +20,8 @@ ROOT = Path(__file__).parents[1]
 def site(tmp_path_factory):
     """The built pages, by their paths."""
     folder = tmp_path_factory.mktemp("site")
-    call = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", folder]
-    built = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ)
+    call = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
+    built = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
     return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in folder.rglob("*.html")}
 
