@@ -63,7 +63,7 @@ def main() -> None:
         app()
     except InputError as error:
         if os.environ.get("RANK", "0") != "0":
-                time.sleep(10)  # the first of several processes most likely has the same to say, and ends this one
+            time.sleep(10)  # the first of several processes most likely has the same to say, and ends this one
         Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
         sys.exit(2)
 

@@ -195,8 +195,8 @@ def test_any_value_anywhere_is_accepted_or_refused_in_one_line(tmp_path_factory,
     assert len(message.splitlines()) <= 1
 
 
-def written(folder, name, **content):
-    path = folder / f"{name}.yaml"
+def written(folder, stem, **content):
+    path = folder / f"{stem}.yaml"
     path.write_text(yaml.safe_dump(content))
     return str(path)
 
