@@ -6,18 +6,25 @@ from pathlib import Path
 from rich.console import Console
 from torch import Tensor
 
-from pushpull_conv.augment import AUGMENTS
+from pushpull_conv.augment import AUGMENTS, overlap_note
 from pushpull_conv.augment.draws import draws
 from pushpull_conv.benchmark import SUITES, Header, Results, check_comparable
 from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, load_frost
 from pushpull_conv.data.photos import read_photo
 from pushpull_conv.errors import InputError, require_name
-from pushpull_conv.files import EPOCHS_FOLDER, METRICS_FILE, MODEL_FILE, RECIPE_FILE, RESULTS_FILE
+from pushpull_conv.files import EPOCHS_FOLDER, METRICS_FILE, MODEL_FILE, RECIPE_FILE, RESULTS_FILE, UNREADABLE_FILE
 from pushpull_conv.layers import PushPullConv2d
 from pushpull_conv.models import Classifier, load_checkpoint
 from pushpull_conv.provenance import read_provenance
-from pushpull_conv.report import Sample, _write_picture, terminal_table, write_explanation, write_gallery, write_report
-from pushpull_conv.training.recipe import load_recipe
+from pushpull_conv.report import (
+    Sample,
+    terminal_table,
+    write_augmentations,
+    write_explanation,
+    write_gallery,
+    write_report,
+)
+from pushpull_conv.training.recipe import Recipe, load_recipe
 
 PROFILE_SIDES = {"cifar": 32, "tiny-imagenet": 64, "imagenet": 224}
 """Side in pixels of the images that each profile's severities were made for."""
@@ -53,7 +60,10 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
         origins[label]["parameters"] = str(sum(parameter.numel() for parameter in classifier.parameters()))
     recipe_file = found[0].parent / RECIPE_FILE
     recipe = load_recipe(str(recipe_file)) if recipe_file.exists() else None
+    notes = [*_augmentation_notes(recipe, list(models)), *_unreadable_notes(found)]
     console.print(terminal_table(results, baseline=baseline, kernels=kernels, provenance=origins))
+    for note in notes:
+        console.print(note, highlight=False, markup=False)
     return write_report(
         out,
         results,
@@ -64,7 +74,26 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
         sample=_load_sample(found[0], results[0].header),
         provenance=origins,
         epochs={result.model: _epochs(folder, result) for result, folder in zip(results, found, strict=True)},
+        notes=notes,
     )
+
+
+def _augmentation_notes(recipe: Recipe | None, labels: Sequence[str]) -> list[str]:
+    """Say of each augmentation which variants learned with it, and which test corruptions it comes close to."""
+    learned: dict[str, list[str]] = {}
+    for variant in recipe.variants if recipe else ():
+        if variant.augment and variant.name in labels:
+            learned.setdefault(variant.augment.policy, []).append(variant.name)
+    return [f"{', '.join(names)}: {overlap_note(policy)}" for policy, names in learned.items()]
+
+
+def _unreadable_notes(folders: Sequence[Path]) -> list[str]:
+    """Say which variants learned without images that could not be read."""
+    lists = [file for folder in folders if (file := folder / UNREADABLE_FILE).exists()]
+    counts = [(file.parent.name, len(file.read_text(encoding="utf-8").splitlines()) - 1) for file in lists]
+    return [
+        f"{name} was trained without {count} images that could not be read: {UNREADABLE_FILE}" for name, count in counts
+    ]
 
 
 def _epochs(folder: Path, last: Results) -> dict[int, Results]:
@@ -150,7 +179,7 @@ def augment(photo: Path, out: Path, *, profile: str, seed: int) -> Path:
     side = PROFILE_SIDES[require_name("profile", profile, PROFILE_SIDES)]
     picture = read_photo(photo, side=side)
     drawn = {known.title: draws(name, picture, DRAWS_SHOWN, seed=seed) for name, known in AUGMENTS.items()}
-    return _write_picture(out, lambda module: module.augmentations_figure(picture, drawn), "augmentations")
+    return write_augmentations(out, picture, drawn)
 
 
 def explain(model: Path, photo: Path, out: Path, *, filters: int) -> Path:

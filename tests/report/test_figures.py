@@ -1,3 +1,4 @@
+import dataclasses
 from xml.etree import ElementTree
 
 import matplotlib
@@ -5,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from pushpull_conv.benchmark import corruption_errors, mean_error
+from pushpull_conv.benchmark import corruption_errors, mean_error, r_net
 from pushpull_conv.report import pictures, style
 from pushpull_conv.report.dots import classes_figure, corruptions_figure
 from pushpull_conv.report.figures import (
+    epochs_figure,
     severity_by_corruption_figure,
     severity_figure,
     tradeoff_figure,
@@ -27,7 +29,16 @@ def scores(results):
 
 
 @pytest.fixture(scope="module")
-def plots(results, scores, looks):
+def epochs(make_results):
+    """The baseline after epochs 2, 4 and 6, PP3 after 4, 6 and 7."""
+    return {
+        "baseline": {epoch: make_results("baseline", 0.4 - 0.02 * epoch) for epoch in (2, 4, 6)},
+        "PP3": {epoch: make_results("PP3", 0.4 - 0.03 * epoch, seed=epoch) for epoch in (4, 6, 7)},
+    }
+
+
+@pytest.fixture(scope="module")
+def plots(results, scores, looks, epochs):
     return {
         figure.name: figure
         for figure in (
@@ -36,6 +47,7 @@ def plots(results, scores, looks):
             tradeoff_figure(scores, scores[0], looks),
             corruptions_figure(results, results[0], looks),
             classes_figure(results, results[0], looks),
+            epochs_figure(epochs, "baseline", looks),
         )
     }
 
@@ -65,6 +77,26 @@ def test_the_points_are_the_scores(plots, scores):
     for i, row in enumerate(scores):
         point = marked(plots["tradeoff"], f"tradeoff-{i}").get_xydata()
         assert point[0] == pytest.approx([100 * row.clean_error, 100 * row.mean_error])
+
+
+def test_epochs_are_compared_with_the_same_epoch_of_the_baseline(plots, epochs):
+    for i, (label, own) in enumerate(epochs.items()):
+        accuracy = marked(plots["epochs"], f"epochs-accuracy-{i}").get_xydata()
+        errors = marked(plots["epochs"], f"epochs-error-{i}").get_xydata()
+        assert accuracy == pytest.approx(np.array([(k, 100 - 100 * r.clean_error) for k, r in own.items()])), label
+        assert errors == pytest.approx(np.array([(k, 100 * mean_error(r)) for k, r in own.items()])), label
+    gains = marked(plots["epochs"], "epochs-gain-1").get_xydata()
+    pairs = [(epochs["PP3"][k], epochs["baseline"][k]) for k in (4, 6)]
+    expected = [r_net(a.clean_error, mean_error(a), b.clean_error, mean_error(b)) for a, b in pairs]
+    assert gains == pytest.approx(np.array(list(zip((4, 6), expected, strict=True))))
+
+
+def test_the_plane_may_reach_beyond_what_errors_can_be(scores, looks):
+    """One variant far off widens the margins to below 0 and above 100 %."""
+    far = dataclasses.replace(scores[1], model="far", clean_error=0.97, mean_error=0.99)
+    near = dataclasses.replace(scores[0], clean_error=0.01)
+    figure = tradeoff_figure([near, far], near, {"far": looks["PP3"], near.model: looks[near.model]})
+    assert figure.figure.axes[0].get_xlim()[0] < 0
 
 
 def test_the_differences_are_to_the_baseline(plots, results):

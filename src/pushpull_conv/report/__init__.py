@@ -32,7 +32,14 @@ from pushpull_conv.report.tables import (
 if TYPE_CHECKING:
     from pushpull_conv.report.style import Figure
 
-__all__ = ["Sample", "terminal_table", "write_explanation", "write_gallery", "write_report"]
+__all__ = [
+    "Sample",
+    "terminal_table",
+    "write_augmentations",
+    "write_explanation",
+    "write_gallery",
+    "write_report",
+]
 
 Kernels = Mapping[str, tuple[Tensor, Tensor]]
 Provenance = Mapping[str, Mapping[str, str]]
@@ -51,6 +58,7 @@ def write_report(
     sample: Sample | None = None,
     provenance: Provenance | None = None,
     epochs: Mapping[str, Mapping[int, Results]] | None = None,
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write the comparison of variants: all of it, or on an error nothing.
 
@@ -69,6 +77,7 @@ def write_report(
         provenance: Per label what its numbers come from, name to text, shown as given; ``"parameters"`` (a whole
             number) enters the table, and names that end in ``seconds`` are shown as a duration.
         epochs: Per label the results after each benchmarked epoch of its training, epoch (from 1) to results.
+        notes: Sentences that a reader of the comparison must know, shown below its table.
 
     Returns:
         The path of ``index.html``.
@@ -108,6 +117,7 @@ def write_report(
         drawings=drawings,
         recipe_text=recipe_text,
         provenance=provenance,
+        notes=notes,
     )
     texts = {
         "table.md": "\n".join(map(to_markdown, tables.values())),
@@ -163,6 +173,23 @@ def write_explanation(
         InputError: The suffix is none of the three, or the file cannot be written.
     """
     return _write_picture(path, lambda module: module.explanation_figure(unit, photo, x, filters), "explanation")
+
+
+def write_augmentations(path: str | os.PathLike[str], photo: Tensor, draws: Mapping[str, Tensor]) -> Path:
+    """Draw what each augmentation makes of a photo, into one PNG, SVG or PDF file.
+
+    Args:
+        path: The file to write; its suffix names the format.
+        photo: uint8 ``[3, H, W]``.
+        draws: Per title of an augmentation uint8 ``[N, 3, H, W]``, N the same for all.
+
+    Returns:
+        The path written.
+
+    Raises:
+        InputError: The suffix is none of the three, or the file cannot be written.
+    """
+    return _write_picture(path, lambda module: module.augmentations_figure(photo, draws), "augmentations")
 
 
 def _write_picture(path: str | os.PathLike[str], draw: Callable[[ModuleType], "Figure"], module: str) -> Path:

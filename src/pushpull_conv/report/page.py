@@ -38,6 +38,7 @@ def render_page(
     drawings: Mapping[str, str],
     recipe_text: str | None,
     provenance: Mapping[str, Mapping[str, str]],
+    notes: Sequence[str] = (),
 ) -> str:
     """Return the page as HTML; every text that comes from outside is escaped.
 
@@ -51,6 +52,7 @@ def render_page(
         drawings: Each figure by name as an SVG document.
         recipe_text: The recipe as YAML, if there is one.
         provenance: Per variant, what its numbers come from, as names and strings.
+        notes: Sentences to show below the comparison.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -68,6 +70,7 @@ def render_page(
         uncertainty=percent(_uncertainty(baseline.clean_error, results[0].clean.n)).removesuffix(" %"),
         images=results[0].clean.n,
         recipe_text=recipe_text,
+        notes=notes,
         shared=shared,
         varying=varying,
         labels=list(provenance),
