@@ -137,6 +137,12 @@ def test_severity_1_would_leave_torchvisions_augmix_no_motion():
     assert image_policy("augmix", 224).severity == 3
 
 
+def test_randaugment_turns_by_9_degrees_as_the_document_says():
+    policy = image_policy("randaugment", 224)
+    angles = policy._AUGMENTATION_SPACE["Rotate"][0](policy.num_magnitude_bins, 224, 224)
+    assert angles[policy.magnitude] == pytest.approx(9)
+
+
 @pytest.mark.parametrize(
     ("name", "size", "words"),
     [

@@ -48,8 +48,9 @@ def image_policy(name: str, size: int) -> ImagePolicy:
     Args:
         name: ``"autoaugment"``: the policy found on CIFAR-10 for pictures of up to 32 pixels, that of ImageNet for
             larger ones. ``"augmix"``: severity 3, 3 chains of 1 to 3 operations, alpha 1, without the operations that
-            overlap the test corruptions. ``"randaugment"``: 2 operations of magnitude 9 of 30, the paper's for a
-            ResNet-50 on ImageNet. ``"trivialaugment"``: the wide space of the paper in 31 steps.
+            overlap the test corruptions. ``"randaugment"``: 2 operations of magnitude 9, the paper's for a
+            ResNet-50 on ImageNet, on torchvision's scale up to 30. ``"trivialaugment"``: the wide space of the paper
+            in 31 steps.
         size: Side of the pictures in pixels.
 
     Returns:
