@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from pushpull_conv.data.folders import class_names, image_entries, list_files
+from pushpull_conv.data.manifest import PARTIAL_FILE, changed, read_manifest, total_bytes
 from pushpull_conv.data.sets import larger_set
 from pushpull_conv.data.source import Batch, ImageSource
 from pushpull_conv.data.spec import DataSpec
@@ -21,10 +22,6 @@ from pushpull_conv.data.stream import ImageStream
 from pushpull_conv.errors import InputError
 
 LABELS_FILE = "labels.npy"
-MANIFEST_FILE = "manifest.json"
-"""What `pushpull_conv.benchmark.write_set` leaves in a set that is whole."""
-PARTIAL_FILE = "manifest.partial.json"
-"""What it leaves in a set that it has not finished."""
 SEVERITIES = 5
 """Severities in an array file, one after the other."""
 
@@ -44,6 +41,10 @@ def open_published(
     folder: Path, source: ImageSource, layout: str, cells: Collection[tuple[str, int]]
 ) -> "PublishedArrays | PublishedFolders":
     """Open a corrupted set and make sure that it holds what is wanted of it.
+
+    A set that `pushpull_conv.benchmark.write_set` wrote is compared with its manifest where its ``identity`` is found:
+    arrays by their SHA-256, folders by the total size of their files. To read them as a whole there is
+    `pushpull_conv.data.manifest.damaged_parts`.
 
     Args:
         folder: Where it lies.
@@ -75,11 +76,18 @@ class PublishedArrays:
 
     @functools.cached_property
     def identity(self) -> str:
-        """SHA-256, in hex, over the names and contents of all arrays in the folder."""
-        digest = hashlib.sha256()
+        """SHA-256, in hex, over the names and contents of all arrays in the folder.
+
+        Raises:
+            InputError: An array is not the one that the set's manifest names.
+        """
+        digest, written = hashlib.sha256(), read_manifest(self.folder)["sha256"]
         for path in sorted(self.folder.glob("[!.]*.npy")):
             with path.open("rb") as file:
-                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+                content = hashlib.file_digest(file, "sha256")
+            if written.get(path.name, content.hexdigest()) != content.hexdigest():
+                raise changed(path)
+            digest.update(path.name.encode() + content.digest())
         return digest.hexdigest()
 
     def batches(self, corruption: str, severity: int, batch_size: int) -> Iterator[Batch]:
@@ -147,9 +155,15 @@ class PublishedFolders:
 
         The sizes stand for the contents, which would take long to read: compressed photographs that differ seldom have
         the same size, and never all of them.
+
+        Raises:
+            InputError: The files of a severity do not have the size that the set's manifest names.
         """
-        digest = hashlib.sha256()
+        digest, written = hashlib.sha256(), read_manifest(self.folder)["bytes"]
         for cell in sorted(self.folder.glob(f"*/[1-{SEVERITIES}]")):
+            expected = written.get(f"{cell.parent.name}/{cell.name}")
+            if expected is not None and total_bytes(cell) != expected:
+                raise changed(cell)
             for name in class_names(cell):
                 if name in self.counts:
                     for entry in image_entries(cell / name):
