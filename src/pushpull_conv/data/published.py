@@ -17,7 +17,7 @@ from pushpull_conv.data.folders import class_names, image_entries, list_files
 from pushpull_conv.data.manifest import PARTIAL_FILE, changed, read_manifest, total_bytes
 from pushpull_conv.data.sets import larger_set
 from pushpull_conv.data.source import Batch, ImageSource
-from pushpull_conv.data.spec import DataSpec
+from pushpull_conv.data.spec import DataSpec, colour_name
 from pushpull_conv.data.stream import ImageStream
 from pushpull_conv.errors import InputError
 
@@ -55,13 +55,30 @@ def open_published(
         cells: The (corruption, severity) pairs that are wanted.
 
     Raises:
-        InputError: Something that is wanted is missing, truncated, of another number or size, or labelled otherwise.
+        InputError: Something that is wanted is missing, truncated, of another number or size, or labelled otherwise; or
+            only one of clean and corrupted images is in greyscale.
     """
     if not folder.is_dir():
         raise InputError(f"published set '{folder}' is missing; give the folder that holds it")
     if (folder / PARTIAL_FILE).exists():
         raise InputError(f"set '{folder}' is not finished; repeat the pushpull corrupt that was writing it")
+    _require_colours(folder, source)
     return PublishedArrays(folder, source, cells) if layout == "arrays" else PublishedFolders(folder, source, cells)
+
+
+def _require_colours(folder: Path, source: ImageSource) -> None:
+    """Raise `InputError` if only the clean or only the corrupted images are grey; downloaded sets are in colour."""
+    made_from = read_manifest(folder).get("data", "")
+    if _is_grey(made_from) != _is_grey(source.name):
+        grey, other = ("corrupted", "clean") if _is_grey(made_from) else ("clean", "corrupted")
+        raise InputError(
+            f"the {grey} images are in greyscale, the {other} ones of '{folder}' and {source.name} in colour; "
+            "leave the published set out, or give one that was written from the same images"
+        )
+
+
+def _is_grey(name: str) -> bool:
+    return colour_name(name) != name
 
 
 class PublishedArrays:
