@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 from pushpull_conv.benchmark import Results, check_comparable, evaluate, write_set, writing
 from pushpull_conv.corruptions import SEVERITIES, recompress
 from pushpull_conv.data import ImageSet, load_images, open_images
+from pushpull_conv.data.manifest import damaged_parts
 from pushpull_conv.errors import InputError
 
 NAMES = ["gaussian_noise", "fog"]
@@ -156,6 +158,71 @@ def test_the_checksums_of_arrays_are_those_of_the_files(digits, tmp_path):
     assert set(content["sha256"]) == {"fog.npy", "labels.npy"}
     for name, checksum in content["sha256"].items():
         assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == checksum
+
+
+@pytest.mark.parametrize("name", ["fog.npy", "labels.npy", "snow.npy"])
+def test_a_changed_array_is_refused_where_the_set_is_read(digits, tmp_path, name):
+    write_set(digits, tmp_path, corruptions=["fog", "snow"])
+    pixels = np.load(tmp_path / name)
+    pixels[-1] ^= 1
+    np.save(tmp_path / name, pixels)
+    with pytest.raises(InputError, match=rf"{name}' (was changed or damaged since|gives image)"):
+        evaluate(Linear(10), digits, published=tmp_path, corruptions=["fog"])
+    assert {part: bool(what) for part, what in damaged_parts(tmp_path)} == {
+        part: part == name for part in ("fog.npy", "labels.npy", "snow.npy")
+    }
+
+
+@pytest.mark.parametrize("grown", [True, False])
+def test_a_changed_file_is_refused_by_its_size_and_found_by_its_checksum(photographs, tmp_path, grown):
+    folder = tmp_path / "set"
+    write_set(photographs, folder, corruptions=["fog"])
+    file = next((folder / "fog" / "3").glob("a/*"))
+    content = file.read_bytes()
+    file.write_bytes(content + b"\0" if grown else content[:-3] + b"\0" + content[-2:])
+    call = {"published": folder, "corruptions": ["fog"], "severities": [1]}
+    if grown:
+        with pytest.raises(InputError, match="fog/3' was changed or damaged since it was written"):
+            evaluate(Linear(3), photographs, **call)
+    else:
+        evaluate(Linear(3), photographs, **call)
+    assert [part for part, what in damaged_parts(folder) if "fog/3' was changed" in what] == ["fog/3"]
+    assert sum(bool(what) for _, what in damaged_parts(folder)) == 1
+
+
+@pytest.mark.parametrize("kind", ["digits", "photographs"])
+def test_a_part_that_was_deleted_is_named_and_written_again(digits, photographs, tmp_path, kind):
+    source = digits if kind == "digits" else photographs
+    write_set(source, tmp_path / "set", corruptions=["fog"])
+    whole = files(tmp_path / "set")
+    part = tmp_path / "set" / ("fog.npy" if kind == "digits" else "fog/3")
+    part.unlink() if part.is_file() else shutil.rmtree(part)
+    assert [what for _, what in damaged_parts(tmp_path / "set") if what] == [
+        f"'{part}' is missing; repeat the pushpull corrupt that wrote it"
+    ]
+    write_set(source, tmp_path / "set", corruptions=["fog"])
+    assert files(tmp_path / "set") == whole
+    assert not any(what for _, what in damaged_parts(tmp_path / "set"))
+
+
+def test_the_manifest_has_the_size_of_each_part_and_may_lack_it(photographs, tmp_path):
+    folder = tmp_path / "set"
+    path = write_set(photographs, folder, corruptions=["fog"])
+    content = json.loads(path.read_text())
+    sizes = {f"fog/{s}": sum(f.stat().st_size for f in folder.glob(f"fog/{s}/*/*")) for s in SEVERITIES}
+    assert content["bytes"] == sizes
+    del content["bytes"]
+    path.write_text(json.dumps(content))
+    evaluate(Linear(3), photographs, published=folder, corruptions=["fog"], severities=[1])
+    write_set(photographs, folder, corruptions=["fog"])
+    path.write_text("[1")
+    with pytest.raises(InputError, match=r"manifest.json' is truncated or not a set's manifest"):
+        evaluate(Linear(3), photographs, published=folder, corruptions=["fog"], severities=[1])
+
+
+def test_a_set_without_a_manifest_has_no_parts_to_compare(tmp_path):
+    (tmp_path / "fog.npy").write_bytes(b"downloaded")
+    assert list(damaged_parts(tmp_path)) == []
 
 
 # A write that is stopped

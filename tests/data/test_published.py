@@ -1,5 +1,6 @@
 """Corrupted sets on the disk: what is read from them, and everything that is refused."""
 
+import json
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -33,6 +34,16 @@ def arrays(tmp_path) -> Path:
     np.save(tmp_path / "fog.npy", random.integers(0, 256, (35, 32, 32, 3), dtype=np.uint8))
     np.save(tmp_path / "labels.npy", np.tile(image_set().labels.numpy(), 5).astype(np.uint8))
     return tmp_path
+
+
+def test_greyscale_and_colour_are_not_mixed(arrays):
+    grey = image_set().greyscale()
+    with pytest.raises(InputError, match=r"the clean images are in greyscale, the corrupted ones of .* in colour"):
+        open_published(arrays, grey, "arrays", CELLS)
+    (arrays / "manifest.json").write_text(json.dumps({"data": grey.name}))
+    open_published(arrays, grey, "arrays", CELLS)
+    with pytest.raises(InputError, match=r"the corrupted images are in greyscale, the clean ones of .* in colour"):
+        open_published(arrays, image_set(), "arrays", CELLS)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 50])

@@ -4,7 +4,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
 import multiprocessing
@@ -12,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +23,8 @@ from pushpull_conv.benchmark.suites import Suite, suite_of
 from pushpull_conv.benchmark.versions import Generated
 from pushpull_conv.corruptions import SEVERITIES, FrostTextures
 from pushpull_conv.data import ImageSource
-from pushpull_conv.data.published import LABELS_FILE, MANIFEST_FILE, PARTIAL_FILE
+from pushpull_conv.data.manifest import MANIFEST_FILE, PARTIAL_FILE, checksum, total_bytes
+from pushpull_conv.data.published import LABELS_FILE
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import atomic_write, writable_folder
 from pushpull_conv.provenance import provenance
@@ -70,7 +70,7 @@ def write_set(
         source: The clean images.
         folder: Where to write; made if missing. Arrays: ``<corruption>.npy`` and ``labels.npy``; else
             ``<corruption>/<severity>/<class>/<index>.JPEG``. ``manifest.json`` says from what the set was made, and the
-            SHA-256 of each part.
+            SHA-256 and the size of each part.
         suite: As for `pushpull_conv.evaluate`.
         seed: Seed of the corruptions.
         corruptions: Names to write, each at all severities; None: the 15 of the benchmark.
@@ -106,9 +106,9 @@ def write_set(
     missing = manifest.open(parts)
     write = functools.partial(_write, versions=versions, suite=chosen, folder=Path(folder))
     found = [(part, None) for part in parts if part not in missing]
-    for done, (part, checksum) in enumerate(itertools.chain(found, _results(write, missing, workers)), start=1):
-        if checksum:
-            manifest.add(part, checksum)
+    for done, (part, written) in enumerate(itertools.chain(found, _results(write, missing, workers)), start=1):
+        if written:
+            manifest.add(part, written)
         if on_part:
             on_part(PartEvent(part, done, len(parts)))
     return manifest.close()
@@ -121,7 +121,7 @@ class _Manifest:
         self.partial = folder / PARTIAL_FILE
         self.whole = folder / MANIFEST_FILE
         self.facts = facts
-        self.content: dict[str, Any] = {**facts, "provenance": provenance(), "sha256": {}}
+        self.content: dict[str, Any] = {**facts, "provenance": provenance(), "sha256": {}, "bytes": {}}
 
     def open(self, parts: list[str]) -> list[str]:
         """Claim the folder, and return the parts that it lacks."""
@@ -130,16 +130,19 @@ class _Manifest:
             self.content = self._checked(stored)
         elif others := [entry.name for entry in os.scandir(self.whole.parent)]:
             raise InputError(f"'{self.whole.parent}' holds {others[0]}, not a corrupted set; choose an empty folder")
-        missing = [part for part in parts if part not in self.content["sha256"]]
+        missing = [
+            part for part in parts if part not in self.content["sha256"] or not (self.whole.parent / part).exists()
+        ]
         if stored == self.whole and missing:
             self.whole.replace(self.partial)
         elif stored is None:
             self._save()
         return missing
 
-    def add(self, part: str, checksum: str) -> None:
+    def add(self, part: str, written: "_Written") -> None:
         """Record a finished part."""
-        self.content["sha256"][part] = checksum
+        self.content["sha256"][part] = written.sha256
+        self.content.setdefault("bytes", {})[part] = written.bytes  # older manifests have no sizes
         self._save()
 
     def close(self) -> Path:
@@ -183,8 +186,15 @@ def _part(key: tuple[str, int], suite: Suite) -> str:
     return f"{corruption}.npy" if suite.layout == "arrays" else f"{corruption}/{severity}"
 
 
-def _write(part: str, versions: Generated, suite: Suite, folder: Path) -> str:
-    """Write one part, whole or not at all, and return its SHA-256."""
+class _Written(NamedTuple):
+    """What the manifest keeps of a part."""
+
+    sha256: str
+    bytes: int
+
+
+def _write(part: str, versions: Generated, suite: Suite, folder: Path) -> _Written:
+    """Write one part, whole or not at all."""
     with _whole(folder / part) as temporary:
         if part == LABELS_FILE:
             _write_labels(versions.source, temporary)
@@ -193,7 +203,7 @@ def _write(part: str, versions: Generated, suite: Suite, folder: Path) -> str:
         else:
             corruption, severity = part.split("/")
             _write_jpegs(versions, (corruption, int(severity)), temporary)
-        return _checksum(temporary)
+        return _Written(checksum(temporary), total_bytes(temporary))
 
 
 @contextlib.contextmanager
@@ -248,17 +258,8 @@ def _write_jpegs(versions: Generated, key: tuple[str, int], folder: Path) -> Non
             )
 
 
-def _checksum(path: Path) -> str:
-    """SHA-256, in hex, of a file; of a folder, over the names and checksums of its files, as sha256sum prints them."""
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    files = sorted(file.relative_to(path).as_posix() for file in path.glob("*/*"))
-    return hashlib.sha256("".join(f"{_checksum(path / file)}  {file}\n" for file in files).encode()).hexdigest()
-
-
-def _results(write: Callable[[str], str], parts: list[str], workers: int) -> Iterator[tuple[str, str]]:
-    """Each part with its checksum, as they are finished."""
+def _results(write: Callable[[str], _Written], parts: list[str], workers: int) -> Iterator[tuple[str, _Written]]:
+    """Each part with what is kept of it, as they are finished."""
     if workers == 1 or len(parts) < 2:
         yield from ((part, write(part)) for part in parts)
         return

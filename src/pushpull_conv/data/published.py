@@ -14,17 +14,14 @@ import numpy as np
 import torch
 
 from pushpull_conv.data.folders import class_names, image_entries, list_files
+from pushpull_conv.data.manifest import PARTIAL_FILE, changed, read_manifest, total_bytes
 from pushpull_conv.data.sets import larger_set
 from pushpull_conv.data.source import Batch, ImageSource
-from pushpull_conv.data.spec import DataSpec
+from pushpull_conv.data.spec import DataSpec, colour_name
 from pushpull_conv.data.stream import ImageStream
 from pushpull_conv.errors import InputError
 
 LABELS_FILE = "labels.npy"
-MANIFEST_FILE = "manifest.json"
-"""What `pushpull_conv.benchmark.write_set` leaves in a set that is whole."""
-PARTIAL_FILE = "manifest.partial.json"
-"""What it leaves in a set that it has not finished."""
 SEVERITIES = 5
 """Severities in an array file, one after the other."""
 
@@ -45,6 +42,10 @@ def open_published(
 ) -> "PublishedArrays | PublishedFolders":
     """Open a corrupted set and make sure that it holds what is wanted of it.
 
+    A set that `pushpull_conv.benchmark.write_set` wrote is compared with its manifest where its ``identity`` is found:
+    arrays by their SHA-256, folders by the total size of their files. To read them as a whole there is
+    `pushpull_conv.data.manifest.damaged_parts`.
+
     Args:
         folder: Where it lies.
         source: The clean images that it was made from, or as many of each class.
@@ -54,13 +55,30 @@ def open_published(
         cells: The (corruption, severity) pairs that are wanted.
 
     Raises:
-        InputError: Something that is wanted is missing, truncated, of another number or size, or labelled otherwise.
+        InputError: Something that is wanted is missing, truncated, of another number or size, or labelled otherwise; or
+            only one of clean and corrupted images is in greyscale.
     """
     if not folder.is_dir():
         raise InputError(f"published set '{folder}' is missing; give the folder that holds it")
     if (folder / PARTIAL_FILE).exists():
         raise InputError(f"set '{folder}' is not finished; repeat the pushpull corrupt that was writing it")
+    _require_colours(folder, source)
     return PublishedArrays(folder, source, cells) if layout == "arrays" else PublishedFolders(folder, source, cells)
+
+
+def _require_colours(folder: Path, source: ImageSource) -> None:
+    """Raise `InputError` if only the clean or only the corrupted images are grey; downloaded sets are in colour."""
+    made_from = read_manifest(folder).get("data", "")
+    if _is_grey(made_from) != _is_grey(source.name):
+        grey, other = ("corrupted", "clean") if _is_grey(made_from) else ("clean", "corrupted")
+        raise InputError(
+            f"the {grey} images are in greyscale, the {other} ones of '{folder}' and {source.name} in colour; "
+            "leave the published set out, or give one that was written from the same images"
+        )
+
+
+def _is_grey(name: str) -> bool:
+    return colour_name(name) != name
 
 
 class PublishedArrays:
@@ -75,11 +93,18 @@ class PublishedArrays:
 
     @functools.cached_property
     def identity(self) -> str:
-        """SHA-256, in hex, over the names and contents of all arrays in the folder."""
-        digest = hashlib.sha256()
+        """SHA-256, in hex, over the names and contents of all arrays in the folder.
+
+        Raises:
+            InputError: An array is not the one that the set's manifest names.
+        """
+        digest, written = hashlib.sha256(), read_manifest(self.folder)["sha256"]
         for path in sorted(self.folder.glob("[!.]*.npy")):
             with path.open("rb") as file:
-                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+                content = hashlib.file_digest(file, "sha256")
+            if written.get(path.name, content.hexdigest()) != content.hexdigest():
+                raise changed(path)
+            digest.update(path.name.encode() + content.digest())
         return digest.hexdigest()
 
     def batches(self, corruption: str, severity: int, batch_size: int) -> Iterator[Batch]:
@@ -147,9 +172,15 @@ class PublishedFolders:
 
         The sizes stand for the contents, which would take long to read: compressed photographs that differ seldom have
         the same size, and never all of them.
+
+        Raises:
+            InputError: The files of a severity do not have the size that the set's manifest names.
         """
-        digest = hashlib.sha256()
+        digest, written = hashlib.sha256(), read_manifest(self.folder)["bytes"]
         for cell in sorted(self.folder.glob(f"*/[1-{SEVERITIES}]")):
+            expected = written.get(f"{cell.parent.name}/{cell.name}")
+            if expected is not None and total_bytes(cell) != expected:
+                raise changed(cell)
             for name in class_names(cell):
                 if name in self.counts:
                     for entry in image_entries(cell / name):
