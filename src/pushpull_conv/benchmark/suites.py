@@ -3,6 +3,7 @@
 import dataclasses
 
 from pushpull_conv.data import ImageSource
+from pushpull_conv.data.spec import colour_name
 from pushpull_conv.errors import InputError, require_name
 
 
@@ -79,7 +80,7 @@ def suite_of(source: ImageSource, name: str | None) -> Suite:
         >>> suite_of(load_images("digits", "test"), None).name
         'cifar10-c'
     """
-    own = next((suite.name for suite in SUITES.values() if source.name in suite.data_sets), "cifar10-c")
+    own = next((suite.name for suite in SUITES.values() if colour_name(source.name) in suite.data_sets), "cifar10-c")
     suite = SUITES[require_name("suite", own if name is None else name, SUITES)]
     suite.require_size(source)
     return suite

@@ -2,6 +2,7 @@
 
 from pushpull_conv.data.batches import PADDING, EvaluationBatches, TrainingBatches
 from pushpull_conv.data.image_set import ImageSet
+from pushpull_conv.data.places import epoch_order, stratified
 from pushpull_conv.data.published import PublishedSet, open_published
 from pushpull_conv.data.sets import DATA_SETS, IN_MEMORY, load_images, open_images
 from pushpull_conv.data.source import Batch, ImageSource
@@ -22,7 +23,9 @@ __all__ = [
     "PublishedSet",
     "TrainingBatches",
     "default_workers",
+    "epoch_order",
     "load_images",
     "open_images",
     "open_published",
+    "stratified",
 ]

@@ -1,10 +1,12 @@
-"""Images in class folders: ``root/<split>/<class>/<image file>``."""
+"""Images in class folders, ``root/<split>/<class>/<image file>``, and in the folders of the original Tiny-ImageNet."""
 
+import collections
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,33 +15,63 @@ from pushpull_conv.data.stream import Encoded
 from pushpull_conv.errors import InputError
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
+ANNOTATIONS_FILE = "val_annotations.txt"
+"""Says in the original Tiny-ImageNet which class each validation image is of."""
+IMAGES_FOLDER = "images"
+"""Holds the images there: those of a class, in its folder, and those of the validation split."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """Image files with their labels int64 ``[N]`` and their index int64 ``[N]``."""
+    """Image files, held without an object for each, which every process that reads a large set would soon copy.
 
-    paths: tuple[str, ...]
+    Args:
+        folders: The folders that the files lie in.
+        folder_of: int64 ``[N]``, the place of each file's folder.
+        names: Bytes ``[N]``, the name of each file in its folder.
+        labels: int64 ``[N]``.
+        index: int64 ``[N]``.
+    """
+
+    folders: tuple[str, ...]
+    folder_of: np.ndarray
+    names: np.ndarray
     labels: Tensor
     index: Tensor
 
-    def __iter__(self) -> Iterator[Encoded]:
-        return (Encoded(f"'{path}'", Path(path).read_bytes) for path in self.paths)
+    @property
+    def blocks(self) -> None:
+        """Every file is read alone."""
+
+    def __getitem__(self, place: int) -> Encoded:
+        """The image at a place."""
+        path = Path(self.folders[self.folder_of[place]], os.fsdecode(self.names[place]))
+        return Encoded(f"'{path}'", path.read_bytes)
+
+    def subset(self, places: Tensor) -> "ImageFiles":
+        """The files at ``places``."""
+        chosen = places.numpy()
+        return ImageFiles(
+            self.folders, self.folder_of[chosen], self.names[chosen], self.labels[places], self.index[places]
+        )
 
 
-def list_class_folders(folder: Path, spec: DataSpec) -> ImageFiles:
-    """List the class folders of one split; classes and files in alphabetical order.
+def list_split_folder(folder: Path, spec: DataSpec) -> ImageFiles:
+    """List the images in the folder of one split, in alphabetical order of their classes and files.
 
     Args:
-        folder: The split's folder; each folder in it is a class.
+        folder: Each folder in it is a class, with its images there or in a folder ``images``; or it is the validation
+            split of the original Tiny-ImageNet, with a ``val_annotations.txt``.
         spec: The data set, whose classes the folders must name.
 
     Returns:
         The files of the data set's classes, each with its place among all files of the folder as index.
 
     Raises:
-        InputError: The classes are others, or a class has no images.
+        InputError: The classes are others, a class has no images, or files and annotations do not agree.
     """
+    if (folder / ANNOTATIONS_FILE).is_file():
+        return _list_annotated(folder, spec)
     found = class_names(folder)
     spec.require_classes(found, folder)
     return list_files(folder, dict(zip(found, spec.labels_of(found), strict=True)))
@@ -55,18 +87,8 @@ def list_files(folder: Path, labels: Mapping[str, int | None]) -> ImageFiles:
     Raises:
         InputError: A class has no images.
     """
-    paths: list[str] = []
-    files_of: list[int] = []
-    index: list[int] = []
-    before = 0
-    for name, label in labels.items():
-        names = [entry.name for entry in image_entries(folder / name)]
-        if label is not None:
-            paths += [f"{folder / name}{os.sep}{file}" for file in names]
-            files_of += [label] * len(names)
-            index += range(before, before + len(names))
-        before += len(names)
-    return ImageFiles(tuple(paths), torch.tensor(files_of, dtype=torch.int64), torch.tensor(index, dtype=torch.int64))
+    listed = [_named(image_entries(folder / name)) for name in labels]
+    return _files([holder for holder, _ in listed], [names for _, names in listed], tuple(labels.values()))
 
 
 def class_names(folder: Path) -> list[str]:
@@ -76,7 +98,75 @@ def class_names(folder: Path) -> list[str]:
 
 def image_entries(folder: Path) -> list[os.DirEntry[str]]:
     """The image files in a class folder, in alphabetical order; `InputError` if there are none."""
-    entries = [entry for entry in os.scandir(folder) if Path(entry.name).suffix.lower() in SUFFIXES]
+    entries = _images_in(folder)
+    if not entries and (folder / IMAGES_FOLDER).is_dir():
+        entries = _images_in(folder / IMAGES_FOLDER)
     if not entries:
         raise InputError(f"class folder '{folder}' has no images ({', '.join(sorted(SUFFIXES))})")
     return sorted(entries, key=lambda entry: entry.name)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name ends like an image's."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122  # a Path for each of a million is slow
+
+
+def read_annotations(folder: Path) -> dict[str, str]:
+    """The class of each validation image of the original Tiny-ImageNet, by the name of its file.
+
+    Args:
+        folder: The split's folder, which holds the annotations.
+
+    Raises:
+        InputError: A line is not a file and a class.
+    """
+    path = folder / ANNOTATIONS_FILE
+    classes: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        name, tab, rest = line.partition("\t")
+        if not tab or not name:
+            raise InputError(f"line {number} of '{path}' is not a file's name, a tab and its class; copy it again")
+        classes[name] = rest.split("\t")[0].strip()
+    return classes
+
+
+def _named(entries: list[os.DirEntry[str]]) -> tuple[str, list[str]]:
+    """The folder of some files, and their names."""
+    return str(Path(entries[0].path).parent), [entry.name for entry in entries]
+
+
+def _list_annotated(folder: Path, spec: DataSpec) -> ImageFiles:
+    annotated = read_annotations(folder)
+    there = {entry.name for entry in _images_in(folder / IMAGES_FOLDER)}
+    if missing := sorted(set(annotated) - there):
+        raise InputError(f"'{folder / IMAGES_FOLDER / missing[0]}' is missing, of {len(missing)}; copy all of them")
+    if spare := sorted(there - set(annotated)):
+        raise InputError(f"'{folder / ANNOTATIONS_FILE}' does not say the class of {spare[0]}, of {len(spare)} images")
+    by_class = collections.defaultdict(list)
+    for name in sorted(annotated):
+        by_class[annotated[name]].append(name)
+    found = sorted(by_class)
+    spec.require_classes(found, folder / ANNOTATIONS_FILE)
+    holders = [str(folder / IMAGES_FOLDER)] * len(found)
+    return _files(holders, [by_class[name] for name in found], spec.labels_of(found))
+
+
+def _files(folders: Sequence[str], names: Sequence[list[str]], labels: Sequence[int | None]) -> ImageFiles:
+    """The files of several folders, of which those without a label count, but are not listed."""
+    counts = [len(files) for files in names]
+    label = np.repeat([-1 if label is None else label for label in labels], counts).astype(np.int64)
+    kept = np.flatnonzero(label >= 0)
+    return ImageFiles(
+        tuple(folders),
+        np.repeat(np.arange(len(folders)), counts)[kept],
+        np.array([os.fsencode(name) for files in names for name in files], np.bytes_)[kept],
+        torch.from_numpy(label[kept]),
+        torch.from_numpy(kept),
+    )
+
+
+def _images_in(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        return [entry for entry in os.scandir(folder) if is_image(entry.name)]
+    except FileNotFoundError as error:
+        raise InputError(f"folder '{folder}' is missing; copy the whole set") from error

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from pushpull_conv.data.source import Batch
+from pushpull_conv.data.spec import GREYSCALE, colour_name
 from pushpull_conv.errors import InputError
 
 
@@ -97,6 +98,10 @@ class ImageSet:
     def resize(self) -> None:
         """The images have their size already."""
 
+    @property
+    def blocks(self) -> None:
+        """Every image is as cheap to read alone."""
+
     def picture(self, place: int) -> Image.Image:
         """The image at a place in the set, as a picture."""
         return Image.fromarray(self.images[place].permute(1, 2, 0).cpu().numpy())
@@ -104,6 +109,11 @@ class ImageSet:
     def subset(self, places: Tensor) -> "ImageSet":
         """The images at ``places`` (int64 ``[M]``), each keeping its ``index``."""
         return self[places]
+
+    def greyscale(self) -> "ImageSet":
+        """The same images turned to luminance (ITU-R 601, as Pillow's "L"), on three equal channels."""
+        images = torch.cat([_luminance(part) for part in self.images.split(1000)])
+        return dataclasses.replace(self, images=images, name=colour_name(self.name) + GREYSCALE)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Every image once, in order, ``batch_size`` at a time, on the set's device; the last batch may be smaller."""
@@ -119,6 +129,13 @@ class ImageSet:
     @property
     def _title(self) -> str:
         return f"{self.name}/{self.split}"
+
+
+def _luminance(images: Tensor) -> Tensor:
+    """Pillow's integer arithmetic: uint8 ``[N, 3, H, W]`` to the same, with equal channels."""
+    red, green, blue = images.int().unbind(1)
+    grey = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+    return grey.to(torch.uint8)[:, None].expand(-1, 3, -1, -1).contiguous()
 
 
 def require_labels(labels: Tensor, num_classes: int, title: str) -> None:

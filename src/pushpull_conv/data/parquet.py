@@ -1,17 +1,20 @@
 """Images in Parquet files, in the layout of the Hugging Face hub."""
 
+import collections
 import contextlib
-import dataclasses
 import functools
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from pushpull_conv.data.places import blocks_in_window
 from pushpull_conv.data.spec import DataSpec, class_list
 from pushpull_conv.data.stream import Encoded
 from pushpull_conv.errors import InputError, require_module
@@ -19,35 +22,77 @@ from pushpull_conv.errors import InputError, require_module
 IMAGE_COLUMNS = ("img", "image")
 _HUB_IMAGENET = (1000, "tench, Tinca tinca", "toilet tissue, toilet paper, bathroom tissue")
 """Number, first and last of the names in the hub's ImageNet: words for the synset ids, in the order of these."""
-_ROWS = 64
-"""Rows read at a time, some megabytes of photographs."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class ParquetImages:
     """The rows of all shards of one split that are of the data set's classes.
 
+    A row is read with its whole row group; the last groups that were read are kept, so many as `epoch_order` shuffles
+    together, by each process for itself.
+
     Args:
         files: The shards, in order.
-        labels: int64 ``[N]``, the label of each of these rows.
-        index: int64 ``[N]``, the place of each among all rows.
+        groups: For each row group of all shards, in order: the place of its shard, its number and its first row there.
+        group_of: int64 ``[N]``, the place in ``groups`` of each row that is wanted.
+        rows: int64 ``[N]``, its row in its shard.
+        labels: int64 ``[N]``, its label.
+        index: int64 ``[N]``, its place among all rows.
     """
 
-    files: tuple[Path, ...]
-    labels: Tensor
-    index: Tensor
+    def __init__(
+        self,
+        files: tuple[Path, ...],
+        groups: np.ndarray,
+        group_of: np.ndarray,
+        rows: np.ndarray,
+        labels: Tensor,
+        index: Tensor,
+    ) -> None:
+        self.files = files
+        self.groups = groups
+        self.group_of = group_of
+        self.rows = rows
+        self.labels = labels
+        self.index = index
+        self.blocks = _runs(group_of)
+        self._kept: collections.OrderedDict[int, Any] = collections.OrderedDict()
 
-    def __iter__(self) -> Iterator[Encoded]:
-        wanted = iter(self.index.tolist())
-        place, next_wanted = 0, next(wanted, None)
-        for file in self.files:
-            for row, image in enumerate(_images(file)):
-                if place == next_wanted:
-                    if not isinstance(image, dict) or not isinstance(image.get("bytes"), bytes):
-                        raise InputError(_lacking(row, file))
-                    yield Encoded(f"in row {row} of '{file}'", functools.partial(bytes, image["bytes"]))
-                    next_wanted = next(wanted, None)
-                place += 1
+    def __getitem__(self, place: int) -> Encoded:
+        """The image at a place; its content is read at once."""
+        group, row = int(self.group_of[place]), int(self.rows[place])
+        shard, _, first = self.groups[group].tolist()
+        content = self._group(group)[row - first].as_py()
+        if not isinstance(content, bytes):
+            raise InputError(f"row {row} of '{self.files[shard]}' has no image bytes; replace the file")
+        return Encoded(f"in row {row} of '{self.files[shard]}'", functools.partial(bytes, content))
+
+    def subset(self, places: Tensor) -> "ParquetImages":
+        """The rows at ``places``."""
+        chosen = places.numpy()
+        return ParquetImages(
+            self.files, self.groups, self.group_of[chosen], self.rows[chosen], self.labels[places], self.index[places]
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: not the groups that this one has read."""
+        return {**self.__dict__, "_kept": collections.OrderedDict()}
+
+    def _group(self, group: int) -> Any:
+        """The contents of the images of a row group, as an array of pyarrow."""
+        if group in self._kept:
+            self._kept.move_to_end(group)
+        else:
+            shard, number, _ = self.groups[group].tolist()
+            self._kept[group] = _contents(self.files[shard], number)
+            if len(self._kept) > blocks_in_window(self.blocks):
+                self._kept.popitem(last=False)
+        return self._kept[group]
+
+
+def _runs(group_of: np.ndarray) -> Sequence[range]:
+    """The runs of places that are of one row group."""
+    ends = [*(np.flatnonzero(np.diff(group_of)) + 1).tolist(), len(group_of)]
+    return [range(start, end) for start, end in itertools.pairwise([0, *ends])]
 
 
 def list_parquet(files: Sequence[Path], spec: DataSpec) -> ParquetImages:
@@ -61,9 +106,18 @@ def list_parquet(files: Sequence[Path], spec: DataSpec) -> ParquetImages:
         InputError: A shard is missing, truncated, laid out differently or has other classes.
     """
     _require_all_shards(files)
-    labels = torch.cat([_labels(file, spec) for file in files])
-    kept = (labels != _OTHER).nonzero()[:, 0]
-    return ParquetImages(tuple(files), labels[kept], kept)
+    labels, groups, sizes = [], [], []
+    for shard, file in enumerate(files):
+        with _opened(file) as parquet:
+            labels.append(_labels(file, parquet, spec))
+            rows = [parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups)]
+        groups += [(shard, number, first) for number, first in enumerate(itertools.accumulate(rows[:-1], initial=0))]
+        sizes += rows or [0]
+    every = torch.cat(labels)
+    kept = (every != _OTHER).nonzero()[:, 0]
+    group_of = np.repeat(np.arange(len(sizes)), sizes)[kept.numpy()]
+    of_shard = np.concatenate([np.arange(len(values)) for values in labels])[kept.numpy()]
+    return ParquetImages(tuple(files), np.array(groups), group_of, of_shard, every[kept], kept)
 
 
 _OTHER = torch.iinfo(torch.int64).min
@@ -77,14 +131,13 @@ def _require_all_shards(files: Sequence[Path]) -> None:
             raise InputError(f"'{file}' is one of {int(stated[1])} shards but {len(files)} are there; copy all of them")
 
 
-def _labels(file: Path, spec: DataSpec) -> Tensor:
+def _labels(file: Path, parquet: Any, spec: DataSpec) -> Tensor:
     """The data set's label of each row: int64 ``[rows]``."""
-    with _opened(file) as parquet:
-        _image_column(file, parquet)
-        values = parquet.read(columns=["label"])["label"].to_pylist()
+    _image_column(file, parquet)
+    values = parquet.read(columns=["label"])["label"].to_pylist()
     for row, value in enumerate(values):
         if not isinstance(value, int):
-            raise InputError(_lacking(row, file))
+            raise InputError(f"row {row} of '{file}' has no integer label; replace the file")
     labels = torch.tensor(values, dtype=torch.int64)
     names = _class_names(parquet.schema_arrow.metadata)
     if names is None:
@@ -95,12 +148,12 @@ def _labels(file: Path, spec: DataSpec) -> Tensor:
     return torch.tensor([_OTHER if label is None else label for label in spec.labels_of(names)])[labels]
 
 
-def _images(file: Path) -> Iterator[Any]:
-    """The image column's rows, a few in memory at a time."""
+def _contents(file: Path, group: int) -> Any:
+    """The encoded images of one row group: an array of pyarrow, binary."""
     with _opened(file) as parquet:
         column = _image_column(file, parquet)
-        for rows in parquet.iter_batches(_ROWS, columns=[column]):
-            yield from rows.column(0).to_pylist()
+        images = parquet.read_row_group(group, columns=[column], use_threads=False)[column].combine_chunks()
+    return images.field("bytes")
 
 
 @contextlib.contextmanager
@@ -124,10 +177,6 @@ def _image_column(file: Path, parquet: Any) -> str:
             f"expected 'label' and one of {', '.join(IMAGE_COLUMNS)}"
         )
     return column
-
-
-def _lacking(row: int, file: Path) -> str:
-    return f"row {row} of '{file}' has no image bytes or no integer label; replace the file"
 
 
 def _class_names(metadata: dict[bytes, bytes] | None) -> list[str] | None:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pushpull_conv.data.cifar_batches import FOLDER as CIFAR_BATCHES
 from pushpull_conv.data.cifar_batches import download_cifar_batches, read_cifar_batches
-from pushpull_conv.data.folders import class_names, list_class_folders
+from pushpull_conv.data.folders import class_names, list_split_folder
 from pushpull_conv.data.image_set import ImageSet
 from pushpull_conv.data.parquet import list_parquet
 from pushpull_conv.data.source import ImageSource
-from pushpull_conv.data.spec import DataSpec, class_list
+from pushpull_conv.data.spec import DataSpec, class_list, colour_name
 from pushpull_conv.data.stream import ImageStream
 from pushpull_conv.errors import InputError, require_module, require_name
 
@@ -43,7 +43,9 @@ DATA_SETS = (*IN_MEMORY, *STREAMED, FOLDER)
 """The names that `open_images` knows."""
 
 
-def open_images(name: str, split: str, *, root: str | os.PathLike[str] | None = None) -> ImageSource:
+def open_images(
+    name: str, split: str, *, root: str | os.PathLike[str] | None = None, greyscale: bool = False
+) -> ImageSource:
     """Open one split of a data set: in memory where it is small, else decoded from its files while it is used.
 
     Args:
@@ -56,6 +58,8 @@ def open_images(name: str, split: str, *, root: str | os.PathLike[str] | None = 
         root: The folder that holds the set as class folders (``train/<class>/*``, and ``val``, ``validation`` or
             ``test``) or as Parquet files (``train-*.parquet``, ``validation-*.parquet``, ...; not for ``"folder"``). A
             part of ImageNet may lie in the whole one.
+        greyscale: Turn every image to luminance (ITU-R 601), on three equal channels; the set's name ends in
+            ``-greyscale``.
 
     Returns:
         The images in the order of the files; of a tree of class folders, in alphabetical order.
@@ -70,18 +74,9 @@ def open_images(name: str, split: str, *, root: str | os.PathLike[str] | None = 
         ([200, 155], (32, 32))
     """
     require_name("data set", name, DATA_SETS)
-    if name in IN_MEMORY:
-        return load_images(name, split, root=root)
     require_name("split", split, SPLITS)
-    if root is None:
-        raise InputError(f"{name} is not downloaded; give the folder that holds it (--data)")
-    folder = Path(root).expanduser()
-    stream = _open_folder(split, folder) if name == FOLDER else _stream(STREAMED[name], split, folder)
-    if stream is None:
-        kinds = "{0}/<class>/*" if name == FOLDER else "{0}/<class>/* or {0}-*.parquet"
-        names = DataSpec.held_out if split == "test" else ("train",)
-        raise _nothing_in(folder, split, name, ", ".join(kinds.format(alias) for alias in names))
-    return stream
+    source: ImageSource = load_images(name, split, root=root) if name in IN_MEMORY else _open_stream(name, split, root)
+    return source.greyscale() if greyscale else source
 
 
 def load_images(name: str, split: str, *, root: str | os.PathLike[str] | None = None) -> ImageSet:
@@ -116,8 +111,20 @@ def load_images(name: str, split: str, *, root: str | os.PathLike[str] | None = 
 
 def larger_set(source: ImageSource) -> tuple[str, ...]:
     """The classes that files of a source's data set may be of: its own, or those of the set that it is a part of."""
-    spec = STREAMED.get(source.name)
+    spec = STREAMED.get(colour_name(source.name))
     return spec.within if spec and spec.within else source.classes
+
+
+def _open_stream(name: str, split: str, root: str | os.PathLike[str] | None) -> ImageStream:
+    if root is None:
+        raise InputError(f"{name} is not downloaded; give the folder that holds it (--data)")
+    folder = Path(root).expanduser()
+    stream = _open_folder(split, folder) if name == FOLDER else _stream(STREAMED[name], split, folder)
+    if stream is None:
+        kinds = "{0}/<class>/*" if name == FOLDER else "{0}/<class>/* or {0}-*.parquet"
+        names = DataSpec.held_out if split == "test" else ("train",)
+        raise _nothing_in(folder, split, name, ", ".join(kinds.format(alias) for alias in names))
+    return stream
 
 
 def _stream(spec: DataSpec, split: str, root: Path) -> ImageStream | None:
@@ -127,7 +134,7 @@ def _stream(spec: DataSpec, split: str, root: Path) -> ImageStream | None:
     if shards := next((files for name in names if (files := sorted(root.glob(f"{name}-*.parquet")))), None):
         return ImageStream(list_parquet(shards, spec), spec, split)
     if folder := _split_folder(root, names):
-        return ImageStream(list_class_folders(folder, spec), spec, split)
+        return ImageStream(list_split_folder(folder, spec), spec, split)
     return None
 
 
@@ -137,7 +144,7 @@ def _open_folder(split: str, root: Path) -> ImageStream | None:
     spec = DataSpec(FOLDER, (), size=224, resize=256)
     if folder := _split_folder(root, _names_of(split, spec)):
         spec = dataclasses.replace(spec, classes=tuple(class_names(folder)))
-        return ImageStream(list_class_folders(folder, spec), spec, split)
+        return ImageStream(list_split_folder(folder, spec), spec, split)
     return None
 
 

@@ -1,7 +1,7 @@
 """What the benchmark needs of labelled images, whether they lie in memory or are decoded while it runs."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, Self
 
 from PIL import Image
@@ -65,11 +65,18 @@ class ImageSource(Protocol):
     def resize(self) -> int | None:
         """Length to which the shorter side of a picture is scaled before ``size`` is cut out; None: it has its size."""
 
+    @property
+    def blocks(self) -> Sequence[range] | None:
+        """Runs of places whose pictures are cheap to read together; None: each is as cheap alone. See `epoch_order`."""
+
     def picture(self, place: int) -> Image.Image:
         """The image at a place as it is stored, RGB, before it is scaled and cut; `InputError` if it cannot be read."""
 
     def subset(self, places: Tensor) -> Self:
         """The images at ``places`` (int64 ``[M]``), each keeping its ``index``."""
+
+    def greyscale(self) -> Self:
+        """The same images turned to luminance, on three equal channels; name and fingerprint are others."""
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Every image once, in order, ``batch_size`` at a time; the last batch may be smaller."""

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from pushpull_conv.errors import InputError
 
+GREYSCALE = "-greyscale"
+"""Ends the name of a data set whose images are turned to luminance."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DataSpec:
@@ -21,6 +24,7 @@ class DataSpec:
         within: The classes of the larger set that the files may be of; images of other classes than ``classes`` are
             left out. None: the files are of ``classes`` exactly.
         held_out: What the split ``"test"`` may be called in file and folder names, the preferred name first.
+        greyscale: Images are turned to luminance, on three equal channels.
     """
 
     name: str
@@ -29,6 +33,7 @@ class DataSpec:
     resize: int | None = None
     within: tuple[str, ...] | None = None
     held_out: tuple[str, ...] = ("val", "validation", "test")
+    greyscale: bool = False
 
     def require_classes(self, found: Sequence[str], place: Path) -> None:
         """Raise `InputError` unless ``found``, the classes at ``place``, are this data set's, in its order.
@@ -53,6 +58,16 @@ class DataSpec:
         """The label of each class in ``found``; None for those of the larger set only."""
         places = {name: label for label, name in enumerate(self.classes)}
         return tuple(places.get(name) for name in found)
+
+
+def colour_name(name: str) -> str:
+    """The name of the data set that a set is of, greyscale or not.
+
+    Example:
+        >>> colour_name("cifar10-greyscale"), colour_name("cifar10")
+        ('cifar10', 'cifar10')
+    """
+    return name.removesuffix(GREYSCALE)
 
 
 def class_list(name: str) -> tuple[str, ...]:

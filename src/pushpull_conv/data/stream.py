@@ -7,16 +7,17 @@ import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from pushpull_conv.data.image_set import ImageSet, require_labels
-from pushpull_conv.data.pixels import decode
+from pushpull_conv.data.pixels import decode, decode_picture
 from pushpull_conv.data.source import Batch
-from pushpull_conv.data.spec import DataSpec
+from pushpull_conv.data.spec import GREYSCALE, DataSpec, colour_name
 from pushpull_conv.errors import InputError
 
 Given = TypeVar("Given")
@@ -38,7 +39,7 @@ class Encoded(NamedTuple):
 
 
 class EncodedImages(Protocol):
-    """The encoded images of one split, in order, with their labels int64 ``[N]`` and index int64 ``[N]``."""
+    """The encoded images of one split; it can be sent to other processes, and read by several at once."""
 
     @property
     def labels(self) -> Tensor:
@@ -48,8 +49,15 @@ class EncodedImages(Protocol):
     def index(self) -> Tensor:
         """int64 ``[N]``."""
 
-    def __iter__(self) -> Iterator[Encoded]:
-        """Every image once, in the order of the labels."""
+    @property
+    def blocks(self) -> Sequence[range] | None:
+        """Runs of places that are read together, and cover every place once; None: every image is read alone."""
+
+    def __getitem__(self, place: int) -> Encoded:
+        """The image at a place."""
+
+    def subset(self, places: Tensor) -> Self:
+        """The images at ``places`` (int64 ``[M]``)."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,60 +109,94 @@ class ImageStream:
         """Height and width of every image, in pixels."""
         return self.spec.size, self.spec.size
 
+    @property
+    def index(self) -> Tensor:
+        """int64 ``[N]``, each image's place in its full data set."""
+        return self.encoded.index
+
+    @property
+    def resize(self) -> int | None:
+        """Length to which the shorter side of a picture is scaled, in pixels; None: pictures have their size."""
+        return self.spec.resize
+
+    @property
+    def blocks(self) -> Sequence[range] | None:
+        """Runs of places whose files are cheap to read together."""
+        return self.encoded.blocks
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hex, over the files' contents, how they are prepared, labels and index; reads every file once."""
-        digest = hashlib.sha256(repr((len(self), self.spec.size, self.spec.resize)).encode())
-        for part in _ahead(_digest, _tasks(self.encoded), ahead=2 * torch.get_num_threads()):
+        prepared = (len(self), self.spec.size, self.spec.resize, *[GREYSCALE] * self.spec.greyscale)
+        digest = hashlib.sha256(repr(prepared).encode())
+        for part in ahead(_digest, tasks(self.encoded), count=2 * torch.get_num_threads()):
             digest.update(part)
-        for values in (self.labels, self.encoded.index):
+        for values in (self.labels, self.index):
             digest.update(values.numpy().data)
         return digest.hexdigest()
 
+    def picture(self, place: int) -> Image.Image:
+        """The image at a place, RGB, neither scaled nor cut; large JPEG files are decoded at a part of their size.
+
+        See ``reduced`` of `pushpull_conv.data.pixels.decode_picture`: it is a picture to train on.
+        """
+        image = self.encoded[place]
+        return decode_picture(read(image), image.name, self.spec, reduced=True)
+
+    def subset(self, places: Tensor) -> "ImageStream":
+        """The images at ``places`` (int64 ``[M]``), each keeping its ``index``."""
+        return dataclasses.replace(self, encoded=self.encoded.subset(places))
+
+    def greyscale(self) -> "ImageStream":
+        """The same images turned to luminance (ITU-R 601, as Pillow's "L"), on three equal channels."""
+        name = colour_name(self.name) + GREYSCALE
+        return dataclasses.replace(self, spec=dataclasses.replace(self.spec, name=name, greyscale=True))
+
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Every image once, in order, ``batch_size`` at a time, on the CPU."""
-        ahead = -(-batch_size // _TASK) + torch.get_num_threads()
-        tasks = _ahead(functools.partial(_decode, spec=self.spec), _tasks(self.encoded), ahead=ahead)
-        pixels: Iterator[np.ndarray] = itertools.chain.from_iterable(tasks)
-        for labels, index in zip(self.labels.split(batch_size), self.encoded.index.split(batch_size), strict=True):
+        count = -(-batch_size // _TASK) + torch.get_num_threads()
+        decoded = ahead(functools.partial(_decode, spec=self.spec), tasks(self.encoded), count=count)
+        pixels: Iterator[np.ndarray] = itertools.chain.from_iterable(decoded)
+        for labels, index in zip(self.labels.split(batch_size), self.index.split(batch_size), strict=True):
             images = torch.from_numpy(np.stack(list(itertools.islice(pixels, len(labels)))))
             yield Batch(images.permute(0, 3, 1, 2).contiguous(), labels, index)
 
     def load(self) -> ImageSet:
         """All images in memory."""
         images = torch.cat([batch.images for batch in self.batches(1000)])
-        return ImageSet(images, self.labels, self.classes, self.encoded.index, self.name, self.split)
+        return ImageSet(images, self.labels, self.classes, self.index, self.name, self.split)
 
 
-def _tasks(images: Iterable[Encoded]) -> Iterator[Sequence[Encoded]]:
+def tasks(images: EncodedImages) -> Iterator[Sequence[Encoded]]:
     """What a thread does at a time: a thread handed each small image alone would cost more than it saves."""
-    rest = iter(images)
+    rest = map(images.__getitem__, range(len(images.labels)))
     return iter(lambda: tuple(itertools.islice(rest, _TASK)), ())
 
 
 def _decode(task: Sequence[Encoded], spec: DataSpec) -> list[np.ndarray]:
-    return [decode(_read(image), image.name, spec) for image in task]
+    return [decode(read(image), image.name, spec) for image in task]
 
 
 def _digest(task: Sequence[Encoded]) -> bytes:
-    return b"".join(hashlib.sha256(_read(image)).digest() for image in task)
+    return b"".join(hashlib.sha256(read(image)).digest() for image in task)
 
 
-def _read(image: Encoded) -> bytes:
+def read(image: Encoded) -> bytes:
+    """The content of an image's file; `InputError` if it cannot be read."""
     try:
         return image.read()
     except OSError as error:
         raise InputError(f"image {image.name} cannot be read ({error.strerror}); check the file") from error
 
 
-def _ahead(make: Callable[[Given], Made], tasks: Iterable[Given], *, ahead: int) -> Iterator[Made]:
-    """``map(make, tasks)`` by threads, at most ``ahead`` tasks before the one that is asked for."""
+def ahead(make: Callable[[Given], Made], tasks: Iterable[Given], *, count: int) -> Iterator[Made]:
+    """``map(make, tasks)`` by threads, at most ``count`` tasks before the one that is asked for."""
     pool = concurrent.futures.ThreadPoolExecutor(torch.get_num_threads())
     pending: collections.deque[concurrent.futures.Future[Made]] = collections.deque()
     try:
         for task in tasks:
             pending.append(pool.submit(make, task))
-            if len(pending) > ahead:
+            if len(pending) > count:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

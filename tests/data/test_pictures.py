@@ -1,0 +1,205 @@
+"""Single pictures by their place: what training loads, from every kind of source and in other processes."""
+
+import io
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from image_files import encode, write_parquet
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from pushpull_conv.benchmark.suites import suite_of
+from pushpull_conv.data import ImageSet, ImageStream, load_images, open_images, parquet
+from pushpull_conv.data.parquet import list_parquet
+from pushpull_conv.data.pixels import decode_picture
+from pushpull_conv.data.spec import DataSpec
+from pushpull_conv.errors import InputError
+
+SIDE = 8
+SPEC = DataSpec("small", ("a", "b", "c"), size=SIDE)
+
+
+@pytest.fixture
+def pictures() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (47, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def write_shards(root, pictures, rows: int = 5, shard: int = 20) -> None:
+    """Parquet files of 20 images in row groups of 5."""
+    labels = [place % 3 for place in range(len(pictures))]
+    for start in range(0, len(pictures), shard):
+        path = root / f"train-{start:03}.parquet"
+        chosen = slice(start, start + shard)
+        write_parquet(path, [encode(pixels) for pixels in pictures[chosen]], labels[chosen], classes=SPEC.classes)
+        pq.write_table(pq.read_table(path), path, row_group_size=rows)
+
+
+@pytest.fixture
+def rows(tmp_path, pictures) -> ImageStream:
+    write_shards(tmp_path, pictures)
+    return ImageStream(list_parquet(sorted(tmp_path.glob("*.parquet")), SPEC), SPEC, "train")
+
+
+def test_rows_are_given_in_any_order_and_by_several_processes(rows, pictures):
+    random = np.random.default_rng(0).permutation(len(pictures)).tolist()
+    for place in random:
+        assert np.array_equal(np.asarray(rows.picture(place)), pictures[place])
+    for start in ("fork", "spawn"):  # a forked process has inherited what this one has read
+        loader = DataLoader(
+            Pictures(rows), num_workers=2, multiprocessing_context=start, batch_size=None, sampler=random
+        )
+        assert [np.array_equal(image, pictures[place]) for place, image in zip(random, loader, strict=True)] == [
+            True
+        ] * 47
+
+
+class Pictures(torch.utils.data.Dataset):
+    def __init__(self, source):
+        self.source = source
+
+    def __getitem__(self, place):
+        return np.array(self.source.picture(place))
+
+    def __len__(self):
+        return len(self.source)
+
+
+def test_blocks_are_the_row_groups(rows):
+    sizes = [5] * 9 + [2]
+    assert [len(block) for block in rows.blocks] == sizes
+    assert [place for block in rows.blocks for place in block] == list(range(47))
+    part = rows.subset(torch.tensor([0, 1, 4, 5, 21, 46]))
+    assert list(part.blocks) == [range(0, 3), range(3, 4), range(4, 5), range(5, 6)]
+
+
+def test_row_groups_that_were_read_are_kept_and_not_sent_to_others(rows, monkeypatch):
+    read = []
+    real = parquet._contents
+    monkeypatch.setattr(parquet, "_contents", lambda *group: read.append(group) or real(*group))
+    monkeypatch.setattr(parquet, "blocks_in_window", lambda blocks: 2)
+    for place in (0, 5, 1, 6, 0):
+        rows.picture(place)
+    assert len(read) == 2
+    for place in (10, 0, 5):  # the third group takes the place of the one that was used longest ago
+        rows.picture(place)
+    assert len(read) == 4
+    assert len(pickle.dumps(rows)) < 8000
+    read.clear()
+    for _ in rows.batches(9):
+        pass
+    assert len(read) == 10 - 2
+
+
+def test_rows_of_a_part_keep_their_index(rows, pictures):
+    places = torch.tensor([46, 3, 20, 21])
+    part = rows.subset(places)
+    assert part.index.tolist() == places.tolist()
+    assert part.labels.tolist() == [place % 3 for place in places]
+    (batch,) = part.batches(10)
+    assert np.array_equal(batch.images.permute(0, 2, 3, 1), pictures[places])
+    assert torch.equal(batch.index, places)
+    again = part.subset(torch.tensor([2]))
+    assert again.index.tolist() == [20]
+    assert np.array_equal(np.asarray(again.picture(0)), pictures[20])
+
+
+def test_large_rows_are_read_too(tmp_path):
+    """Binary columns may be of 64 bits, and uncompressed or not."""
+    content = encode(np.full((SIDE, SIDE, 3), 7, np.uint8))
+    images = pa.array([{"bytes": content, "path": "x"}], pa.struct({"bytes": pa.large_binary(), "path": pa.string()}))
+    pq.write_table(pa.table({"image": images, "label": [0]}), tmp_path / "train-0.parquet", compression="zstd")
+    source = ImageStream(list_parquet([tmp_path / "train-0.parquet"], SPEC), SPEC, "train")
+    assert np.asarray(source.picture(0)).max() == 7
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name, count in (("ant", 3), ("bee", 4)):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for place in range(count):
+            level = 10 * place + (100 if name == "bee" else 0)
+            Image.new("RGB", (300, 260), (level,) * 3).save(tmp_path / "train" / name / f"{place}.png")
+    return open_images("folder", "train", root=tmp_path)
+
+
+def test_pictures_of_files_are_as_stored(tree):
+    assert tree.blocks is None
+    assert [tree.picture(place).getpixel((5, 5))[0] for place in range(7)] == [0, 10, 20, 100, 110, 120, 130]
+    assert (tree.picture(3).size, tree.picture(3).mode, tree.resize) == ((300, 260), "RGB", 256)
+    part = tree.subset(torch.tensor([6, 0]))
+    assert [part.picture(place).getpixel((5, 5))[0] for place in (0, 1)] == [130, 0]
+    assert (part.index.tolist(), part.labels.tolist(), part.classes) == ([6, 0], [1, 0], ("ant", "bee"))
+    assert part.fingerprint != tree.fingerprint
+    loader = DataLoader(Pictures(tree), num_workers=1, multiprocessing_context="spawn", batch_size=None)
+    assert [int(image[0, 0, 0]) for image in loader] == [0, 10, 20, 100, 110, 120, 130]
+
+
+def test_a_picture_that_cannot_be_read_is_named(tree, tmp_path):
+    (tmp_path / "train" / "bee" / "2.png").write_bytes(b"no image")
+    (tmp_path / "train" / "ant" / "1.png").unlink()
+    with pytest.raises(InputError, match=r"bee/2.png' is truncated or not an image"):
+        tree.picture(5)
+    with pytest.raises(InputError, match=r"ant/1.png' cannot be read \(No such file"):
+        tree.picture(1)
+
+
+# Large JPEG files
+
+
+def jpeg(width: int, height: int) -> bytes:
+    """Smooth random colours, as a large photograph has them."""
+    small = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("size", "part"), [((500, 375), 1), ((900, 580), 1), ((900, 590), 2), ((3000, 2400), 8)])
+def test_large_photographs_are_decoded_at_a_part_of_their_size(size, part):
+    spec = DataSpec("photos", ("a",), size=224, resize=256)
+    content = jpeg(*size)
+    whole, reduced = (decode_picture(content, "x", spec, reduced=reduced) for reduced in (False, True))
+    assert whole.size == size
+    assert reduced.size == tuple(-(-side // part) for side in size)
+    assert part == 1 or min(reduced.size) >= 1.15 * 256
+    thumbnails = [np.asarray(image.resize((256, 256), Image.Resampling.BILINEAR), float) for image in (whole, reduced)]
+    assert np.abs(thumbnails[0] - thumbnails[1]).mean() < 1
+
+
+# Greyscale
+
+
+def luminance(pixels: np.ndarray) -> np.ndarray:
+    """ITU-R 601 in floating point."""
+    return (pixels.astype(float) @ [0.299, 0.587, 0.114])[..., None].repeat(3, -1)
+
+
+def test_greyscale_is_pillows_luminance_in_memory_and_in_streams(rows, pictures):
+    grey = rows.greyscale()
+    memory = rows.load().greyscale()
+    expected = np.stack([np.asarray(Image.fromarray(pixels).convert("L").convert("RGB")) for pixels in pictures])
+    assert np.array_equal(memory.images.permute(0, 2, 3, 1), expected)
+    assert torch.equal(grey.load().images, memory.images)
+    assert np.array_equal(np.asarray(grey.picture(3)), expected[3])
+    assert np.abs(expected - luminance(pictures)).max() <= 0.51
+    assert grey.name == memory.name == "small-greyscale"
+    assert len({grey.fingerprint, rows.fingerprint, memory.fingerprint, rows.load().fingerprint}) == 4
+    assert grey.greyscale().name == grey.name
+    assert torch.equal(memory.greyscale().images, memory.images)
+
+
+def test_a_data_set_is_opened_in_greyscale_and_keeps_its_suite(tmp_path):
+    write_parquet(
+        tmp_path / "validation-0.parquet", [encode(np.full((64, 64, 3), (200, 0, 0), np.uint8))], [0], classes=None
+    )
+    source = open_images("tiny-imagenet", "test", root=tmp_path, greyscale=True)
+    assert next(source.batches(1)).images.unique().tolist() == [60]
+    assert suite_of(source, None).name == "tiny-imagenet-c"
+    digits = open_images("digits", "test", greyscale=True)
+    assert isinstance(digits, ImageSet)
+    assert digits.name == "digits-greyscale"
+    assert torch.equal(digits.images, load_images("digits", "test").images)  # they are grey already
