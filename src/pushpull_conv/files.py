@@ -61,6 +61,11 @@ def writable_folder(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def cache_folder() -> Path:
+    """Where this package keeps what it can make or download again: in ``XDG_CACHE_HOME``, or else in ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pushpull-conv"
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

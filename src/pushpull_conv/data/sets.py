@@ -17,7 +17,9 @@ from pushpull_conv.data.parquet import list_parquet
 from pushpull_conv.data.source import ImageSource
 from pushpull_conv.data.spec import DataSpec, class_list, colour_name
 from pushpull_conv.data.stream import ImageStream
+from pushpull_conv.data.tar import CLASSES_FILE, find_tar_shards, list_tar, read_classes
 from pushpull_conv.errors import InputError, require_module, require_name
+from pushpull_conv.files import cache_folder
 
 SPLITS = ("train", "test")
 CIFAR10 = DataSpec(
@@ -56,7 +58,8 @@ def open_images(
         split: ``"train"`` or ``"test"``; the validation images of these sets are their test images, as their own test
             labels are not public.
         root: The folder that holds the set as class folders (``train/<class>/*``, and ``val``, ``validation`` or
-            ``test``) or as Parquet files (``train-*.parquet``, ``validation-*.parquet``, ...; not for ``"folder"``). A
+            ``test``), as Parquet files (``train-*.parquet``, ``validation-*.parquet``, ...; not for ``"folder"``), as
+            tar shards (``train-*.tar``, ..., and ``classes.txt``) or, for Tiny-ImageNet, as its authors published it. A
             part of ImageNet may lie in the whole one.
         greyscale: Turn every image to luminance (ITU-R 601), on three equal channels; the set's name ends in
             ``-greyscale``.
@@ -121,31 +124,50 @@ def _open_stream(name: str, split: str, root: str | os.PathLike[str] | None) -> 
     folder = Path(root).expanduser()
     stream = _open_folder(split, folder) if name == FOLDER else _stream(STREAMED[name], split, folder)
     if stream is None:
-        kinds = "{0}/<class>/*" if name == FOLDER else "{0}/<class>/* or {0}-*.parquet"
+        kinds = "{0}/<class>/* or {0}-*.tar" if name == FOLDER else "{0}/<class>/*, {0}-*.parquet or {0}-*.tar"
         names = DataSpec.held_out if split == "test" else ("train",)
         raise _nothing_in(folder, split, name, ", ".join(kinds.format(alias) for alias in names))
     return stream
 
 
 def _stream(spec: DataSpec, split: str, root: Path) -> ImageStream | None:
-    """One split from Parquet files or else from class folders, whichever lies in ``root``; None if neither does."""
+    """One split from Parquet files, from tar shards or from class folders, whichever lies in ``root``; else None."""
     _require_folder(root, spec.name)
     names = _names_of(split, spec)
     if shards := next((files for name in names if (files := sorted(root.glob(f"{name}-*.parquet")))), None):
         return ImageStream(list_parquet(shards, spec), spec, split)
+    if shards := find_tar_shards(root, names):
+        return ImageStream(list_tar(shards, spec, root / CLASSES_FILE), spec, split)
     if folder := _split_folder(root, names):
         return ImageStream(list_split_folder(folder, spec), spec, split)
     return None
 
 
 def _open_folder(split: str, root: Path) -> ImageStream | None:
-    """Any tree of class folders; the names of the folders are the classes."""
+    """Any tree of class folders, whose names are the classes, or tar shards, whose classes a file names."""
     _require_folder(root, FOLDER)
     spec = DataSpec(FOLDER, (), size=224, resize=256)
-    if folder := _split_folder(root, _names_of(split, spec)):
+    names = _names_of(split, spec)
+    if shards := find_tar_shards(root, names):
+        spec = dataclasses.replace(spec, classes=read_classes(root / CLASSES_FILE))
+        return ImageStream(list_tar(shards, spec, root / CLASSES_FILE), spec, split)
+    if folder := _split_folder(root, names):
+        _require_same_classes(root, spec)
         spec = dataclasses.replace(spec, classes=tuple(class_names(folder)))
         return ImageStream(list_split_folder(folder, spec), spec, split)
     return None
+
+
+def _require_same_classes(root: Path, spec: DataSpec) -> None:
+    """A class that one split lacks would give all later ones another label there."""
+    folders = [folder for split in SPLITS if (folder := _split_folder(root, _names_of(split, spec)))]
+    first, *others = [(folder, set(class_names(folder))) for folder in folders]
+    for folder, classes in others:
+        if alone := sorted(classes ^ first[1]):
+            raise InputError(
+                f"class '{alone[0]}', of {len(alone)}, is in one of '{first[0]}' and '{folder}' only; "
+                "give both splits the same class folders"
+            )
 
 
 def _require_folder(root: Path, name: str) -> None:
@@ -177,7 +199,7 @@ def _load_cifar10(split: str, root: Path | None) -> ImageSet:
 
 
 def _cached_cifar10() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pushpull-conv"
+    cache = cache_folder()
     if not (cache / CIFAR_BATCHES).is_dir():
         download_cifar_batches(cache / CIFAR_BATCHES)
     return cache

@@ -1,0 +1,225 @@
+"""Images in tar shards, in the layout of WebDataset: ``key.jpg`` beside ``key.cls`` or ``key.json``."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pushpull_conv.data.folders import SUFFIXES
+from pushpull_conv.data.spec import DataSpec
+from pushpull_conv.data.stream import Encoded
+from pushpull_conv.errors import InputError
+from pushpull_conv.files import atomic_write, cache_folder
+
+CLASSES_FILE = "classes.txt"
+"""Beside the shards: the name of each class, one a line, in the order of the numbers in the shards."""
+_LABEL_KEYS = ("label", "cls")
+"""What a label may be called in a ``key.json``."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TarImages:
+    """The images of all shards of one split that are of the data set's classes; each is read by itself.
+
+    Args:
+        shards: The tar files, in order.
+        shard_of: int64 ``[N]``, the place of each image's shard.
+        names: UTF-8 ``[N]``, the name of each image in its shard.
+        offsets: int64 ``[N]``, where its content begins, in bytes.
+        sizes: int64 ``[N]``, how long it is, in bytes.
+        labels: int64 ``[N]``.
+        index: int64 ``[N]``, the place of each among all images.
+    """
+
+    shards: tuple[Path, ...]
+    shard_of: np.ndarray
+    names: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+    labels: Tensor
+    index: Tensor
+
+    @property
+    def blocks(self) -> None:
+        """Every image is read alone."""
+
+    def __getitem__(self, place: int) -> Encoded:
+        """The image at a place."""
+        path = self.shards[self.shard_of[place]]
+        read = functools.partial(_read, path, int(self.offsets[place]), int(self.sizes[place]))
+        return Encoded(f"'{self.names[place].decode()}' in '{path}'", read)
+
+    def subset(self, places: Tensor) -> Self:
+        """The images at ``places``."""
+        arrays = {name: getattr(self, name)[places.numpy()] for name in ("shard_of", "names", "offsets", "sizes")}
+        return dataclasses.replace(self, **arrays, labels=self.labels[places], index=self.index[places])
+
+
+def find_tar_shards(root: Path, names: Sequence[str]) -> list[Path]:
+    """The shards of a split in ``root``: ``<name>-*.tar``, ``*-<name>-*.tar`` or ``<name>/*.tar``, in order.
+
+    Args:
+        root: The folder of the data set.
+        names: What the split may be called, the preferred name first.
+
+    Raises:
+        InputError: They are compressed, or one of their sequence is missing.
+    """
+    for pattern in (f"{place}.tar" for name in names for place in (f"{name}-*", f"*-{name}-*", f"{name}/*")):
+        if compressed := sorted([*root.glob(f"{pattern}.*"), *root.glob(pattern.replace(".tar", ".tgz"))]):
+            raise InputError(f"'{compressed[0]}' is compressed, so no image can be read alone; unpack it to a .tar")
+        if shards := sorted(root.glob(pattern)):
+            _require_no_gap(shards)
+            return shards
+    return []
+
+
+def list_tar(shards: Sequence[Path], spec: DataSpec, classes_file: Path) -> TarImages:
+    """List the images in the shards of one split, in their order.
+
+    Shards are looked through once; what is found is kept in the user's cache folder for as long as a shard has the same
+    size and time.
+
+    Args:
+        shards: Plain tar files in order. Each image ``key.jpg`` (``.jpeg``, ``.png``, ``.webp``, ``.bmp``) has a label,
+            the text of ``key.cls`` or ``"label"`` or ``"cls"`` in ``key.json``.
+        spec: The data set.
+        classes_file: Says which class a label is; where there is no such file, labels are those of the data set.
+
+    Raises:
+        InputError: A shard is truncated, compressed or laid out differently, an image has no label, or the classes are
+            others.
+    """
+    labels_of = _labels_of(spec, classes_file)
+    listed = [_listed(shard) for shard in shards]
+    shard_of = np.repeat(np.arange(len(listed)), [len(each.labels) for each in listed])
+    names, offsets, sizes, numbers = (np.concatenate(column) for column in zip(*listed, strict=True))
+    if labels_of is not None:
+        _require_numbers(numbers, len(labels_of), classes_file)
+        numbers = labels_of[numbers]
+    kept = np.flatnonzero(numbers != _OTHER)
+    columns = (shard_of[kept], names[kept], offsets[kept], sizes[kept])
+    return TarImages(tuple(shards), *columns, torch.from_numpy(numbers[kept]), torch.from_numpy(kept))
+
+
+def read_classes(classes_file: Path) -> tuple[str, ...]:
+    """The names of the classes, one a line."""
+    try:
+        lines = classes_file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"'{classes_file}' cannot be read; write the name of each class there, one a line") from error
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+_OTHER = np.iinfo(np.int64).min
+"""Stands for the label of a class that the data set leaves out."""
+
+
+class _Listed(NamedTuple):
+    """The images of one shard, each field an array ``[n]`` as in `TarImages`; labels as they are in the shard."""
+
+    names: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+    labels: np.ndarray
+
+
+def _labels_of(spec: DataSpec, classes_file: Path) -> np.ndarray | None:
+    """The data set's label of each number in the shards; None: the same."""
+    if classes_file.is_file():
+        names = read_classes(classes_file)
+        spec.require_classes(names, classes_file)
+        return np.array([_OTHER if label is None else label for label in spec.labels_of(names)], np.int64)
+    if spec.within is not None:
+        raise InputError(
+            f"'{classes_file}' is missing, so nothing says whether the labels are those of {spec.name} or of a larger "
+            "set; write the name of each class there, one a line"
+        )
+    return None
+
+
+def _require_numbers(numbers: np.ndarray, count: int, classes_file: Path) -> None:
+    outside = numbers[(numbers < 0) | (numbers >= count)]
+    if len(outside):
+        raise InputError(f"the shards have the label {outside[0]}, but '{classes_file}' names {count} classes, from 0")
+
+
+def _require_no_gap(shards: Sequence[Path]) -> None:
+    """Shards are numbered in their names; one that was not copied would leave the others looking whole."""
+    numbers = {int(digits[0]): shard for shard in shards if (digits := re.search(r"\d+$", shard.stem))}
+    if gaps := sorted(set(range(min(numbers, default=0), max(numbers, default=0))) - set(numbers)):
+        after = numbers[gaps[0] - 1]
+        raise InputError(f"the shard after '{after}' is missing, and {len(gaps)} in all; copy all of them")
+
+
+def _listed(shard: Path) -> _Listed:
+    """The images of a shard, from the cache if it has been looked through before."""
+    state = shard.stat()
+    key = hashlib.sha256(f"{shard.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
+    cached = cache_folder() / "tar" / f"{key}.npz"
+    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(cached) as content:
+        return _Listed(*(content[field] for field in _Listed._fields))
+    listed = _look_through(shard)
+    with contextlib.suppress(InputError), atomic_write(cached) as temporary:  # a cache that cannot be kept is none
+        np.savez(temporary, **listed._asdict())
+    return listed
+
+
+def _look_through(shard: Path) -> _Listed:
+    images: dict[str, tuple[bytes, int, int]] = {}
+    labels: dict[str, int] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                folder, _, name = member.name.rpartition("/")
+                stem, _, kind = name.partition(".")
+                key = f"{folder}/{stem}"
+                if not member.isreg() or not stem:
+                    continue
+                if f".{kind.lower()}" in SUFFIXES:
+                    if key in images:
+                        raise InputError(f"'{shard}' has two images '{stem}'; give each its own name")
+                    images[key] = member.name.encode(), member.offset_data, member.size
+                elif kind in ("cls", "json"):
+                    content = tar.extractfile(member)
+                    label = _label(content.read() if content else b"", kind)
+                    if label is not None:
+                        labels.setdefault(key, label)
+    except (tarfile.TarError, OSError) as error:
+        raise InputError(f"'{shard}' is truncated, compressed or not a tar file; copy or unpack it again") from error
+    for key in images:
+        if key not in labels:
+            raise InputError(f"image '{images[key][0].decode()}' in '{shard}' has no integer label in a .cls or .json")
+    names, offsets, sizes = zip(*images.values(), strict=True) if images else ((), (), ())
+    numbers = [labels[key] for key in images]
+    return _Listed(np.array(names, np.bytes_), *(np.array(column, np.int64) for column in (offsets, sizes, numbers)))
+
+
+def _label(content: bytes, kind: str) -> int | None:
+    """The label in a ``.cls`` or ``.json`` file; None if there is none."""
+    try:
+        if kind == "cls":
+            return int(content)
+        node = json.loads(content)
+    except ValueError:
+        return None
+    found = [node[key] for key in _LABEL_KEYS if key in node] if isinstance(node, dict) else []
+    return next((value for value in found if isinstance(value, int)), None)
+
+
+def _read(path: Path, offset: int, size: int) -> bytes:
+    """Part of a file, opened anew: nothing is shared by threads or processes."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        return file.read(size)
