@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from machine import hardware
 from PIL import Image
 from torch import Tensor
-from unit import hardware
 
 from corruptions import pictures
 from pushpull_conv.augment import AUGMENTS, PrimeSettings, prime, settings_for
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--prime", type=Path, metavar="FOLDER", help="a checkout of the authors' code")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{hardware()}; {options.rounds} rounds\n")
+    print(f"{hardware()}, one thread of them; {options.rounds} rounds\n")
     columns = [measure(calls(side, count, options.prime), options.rounds, count) for side, count in COUNTS.items()]
     print(f"| augmentation | {' | '.join(f'{side} pixels, ms per image' for side in COUNTS)} |")
     print(f"|---|{'--:|' * len(COUNTS)}")

@@ -26,8 +26,9 @@ import cv2
 import imagecorruptions
 import numpy as np
 import torch
+from machine import hardware
 from torch import Tensor
-from unit import hardware, milliseconds
+from unit import milliseconds
 
 from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, corrupt
 
@@ -51,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    print(f"{hardware()}; {options.rounds} rounds")
+    print(f"{hardware()}, one thread of them; {options.rounds} rounds")
     for side in options.sides:
         table(side, options.names, options.rounds)
 

@@ -9,13 +9,13 @@ The table is in CPU time, summed over the threads, because other programs on the
 
 import argparse
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from machine import hardware
 
 from pushpull_conv import evaluate
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -84,14 +84,6 @@ def seconds(call: Callable[[], object]) -> tuple[float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     call()
     return time.perf_counter() - wall, time.process_time() - cpu
-
-
-def hardware() -> str:
-    """The machine, in words."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
-    name = names[0].split(":")[1].strip() if names else platform.processor()
-    return f"{name}, {os.cpu_count()} cores, torch {torch.__version__}"
 
 
 if __name__ == "__main__":

@@ -14,15 +14,13 @@ of forward + backward; both in MB.
 
 import argparse
 import functools
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from machine import hardware
 from torch import Tensor, nn
 
 from pushpull_conv import PushPullConv2d, swap_first_conv_
@@ -76,7 +74,7 @@ def main() -> None:
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{hardware()}; {options.rounds} rounds\n")
+    print(f"{hardware()}, one thread of them; {options.rounds} rounds\n")
     print("| device | stem | avg | form | forward | forward + backward | saved | peak |")
     print("|---|---|--:|---|--:|--:|--:|--:|")
     layouts = [("cpu", torch.float32, torch.contiguous_format), ("cpu", torch.float32, torch.channels_last)]
@@ -220,15 +218,6 @@ def synchronise() -> None:
     """Wait for the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def hardware() -> str:
-    """The machine, in words."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
-    name = names[0].split(":")[1].strip() if names else platform.processor()
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{name}, one thread of {os.cpu_count()} cores{gpu}, torch {torch.__version__}"
 
 
 if __name__ == "__main__":

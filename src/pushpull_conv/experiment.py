@@ -18,7 +18,7 @@ from rich.table import Table
 from pushpull_conv.benchmark import CellEvent, Results, count_cells, evaluate, suite_of, wanted_cells, write_set
 from pushpull_conv.comparison import compare
 from pushpull_conv.corruptions import load_frost
-from pushpull_conv.data import ImageSource, open_images
+from pushpull_conv.data import ImageSource, open_images, stratified
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import EPOCHS_FOLDER, MODEL_FILE, RECIPE_FILE, RESULTS_FILE, atomic_write, writable_folder
 from pushpull_conv.models import IMAGENET_MEAN, IMAGENET_STD, Classifier, create_model, load_checkpoint, load_weights_
@@ -143,9 +143,13 @@ class Experiment:
         }
 
     def images(self, split: str) -> ImageSource:
-        """Open one split, once."""
+        """Open one split as the recipe's ``data`` says, once."""
         if split not in self._images:
-            self._images[split] = open_images(self.recipe.data.name, split, root=self.data_root)
+            settings = self.recipe.data
+            images = open_images(settings.name, split, root=self.data_root, greyscale=settings.greyscale)
+            if split == "train" and settings.fraction < 1:
+                images = images.subset(stratified(images.labels, settings.fraction, self.recipe.seed))
+            self._images[split] = images
         return self._images[split]
 
     def _claim_folder(self) -> None:

@@ -1,6 +1,7 @@
 """What running a recipe would do, and about how long it would take: measured by a few small steps, not guessed."""
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -85,7 +86,8 @@ def _training_seconds(experiment: Experiment, variant: Variant, classifier: Clas
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     augment = batch_augmentation(recipe, variant)
     module = ClassifierTraining(classifier.to(device), settings, steps=10, seed=0, augment=augment)
-    batches = iter(training_batches(recipe, variant, experiment.images("train"), device))
+    epoch = training_batches(recipe, variant, experiment.images("train"), device)
+    batches = itertools.chain.from_iterable(itertools.repeat(epoch))
     next(batches)  # starts the worker processes
     times: list[float] = []
     while len(times) < 3 or sum(times[1:]) < _PROBE_SECONDS:

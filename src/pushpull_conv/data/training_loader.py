@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pushpull_conv.data.batches import PADDING, require_batches
 from pushpull_conv.data.pixels import scaled
+from pushpull_conv.data.places import epoch_order
 from pushpull_conv.data.source import ImageSource
 from pushpull_conv.errors import InputError
 
@@ -107,7 +108,7 @@ class PictureBatches:
 
     def places(self) -> Iterator[list[int]]:
         """The places in the source of the images of each batch of this epoch, those of this rank."""
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.source))
+        order = epoch_order(len(self.source), self.source.blocks, seed=self.seed, epoch=self.epoch)
         batches = order[: len(self) * self.batch_size].reshape(len(self), self.batch_size)
         yield from batches[:, self._part].tolist()
 

@@ -1,0 +1,115 @@
+"""Where the time of training goes: batches, augmentation, forward, backward, optimiser; and what each option saves.
+
+    python benchmarks/training.py cifar10-resnet18 --data FOLDER [--variant PP3] [--steps 20] [--threads 2]
+
+Every form of the step runs on the same batches, in turn with the others, after a step of warm-up. The median over the
+rounds is multiplied by the steps of the recipe to give the minutes of a whole training, which is not run.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from machine import hardware
+
+from pushpull_conv.data import open_images
+from pushpull_conv.training.fit import batch_augmentation, build, training_batches
+from pushpull_conv.training.module import Batch, ClassifierTraining
+from pushpull_conv.training.recipe import Recipe, load_recipe
+
+PARTS = ("batch", "forward", "backward", "optimiser")
+FORMS = {
+    "float32": ["training.precision=32-true", "training.channels_last=false"],
+    "float32, channels-last": ["training.precision=32-true"],
+    "bfloat16, channels-last": ["training.precision=bf16-mixed"],
+    "bfloat16, channels-last, compiled": ["training.precision=bf16-mixed", "training.compile=true"],
+}
+
+
+def main() -> None:
+    """Parse the arguments, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--data", type=Path, help="folder of the recipe's data set")
+    parser.add_argument("--variant", default="baseline")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    recipe = load_recipe(options.recipe)
+    images = open_images(recipe.data.name, "train", root=options.data)
+    total = len(images) // recipe.training.batch_size * recipe.training.epochs
+    steppers = {
+        name: Stepper(load_recipe(options.recipe, changes), options.variant, images) for name, changes in FORMS.items()
+    }
+    times: dict[str, list[tuple[float, ...]]] = {name: [] for name in FORMS}
+    for round_ in range(options.steps + 1):
+        for name, stepper in steppers.items():
+            step = stepper.step()
+            if round_:  # the first is warm-up, and compiles
+                times[name].append(step)
+    print(f"{hardware()}; {options.threads} threads; {options.recipe}, {options.variant}: {options.steps} steps\n")
+    print(
+        f"| form | {' | '.join(f'{part}, ms' for part in PARTS)} | step, ms | of it, fastest | ratio | training, min |"
+    )
+    print("|---" + "|--:" * (len(PARTS) + 4) + "|")
+    reference = statistics.median(map(sum, times["float32"]))
+    for name, steps in times.items():
+        parts = [1000 * statistics.median(part) for part in zip(*steps, strict=True)]
+        whole = statistics.median(map(sum, steps))
+        shown = " | ".join(f"{part:.1f}" for part in parts)
+        fastest = 1000 * min(map(sum, steps))
+        minutes = whole * total / 60
+        print(f"| {name} | {shown} | {1000 * whole:.1f} | {fastest:.1f} | {whole / reference:.2f} x | {minutes:.1f} |")
+
+
+class Stepper:
+    """One form of the training step and the batches that it learns from."""
+
+    def __init__(self, recipe: Recipe, variant: str, images) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        chosen = recipe.variant(variant)
+        self.half = recipe.training.precision == "bf16-mixed"
+        self.batches = self.epochs(training_batches(recipe, chosen, images, self.device))
+        torch.manual_seed(recipe.seed)
+        classifier, _ = build(recipe, chosen, images)
+        augment = batch_augmentation(recipe, chosen)
+        self.module = ClassifierTraining(
+            classifier.to(self.device), recipe.training, steps=1_000_000, seed=recipe.seed, augment=augment
+        )
+        self.optimizer = self.module.configure_optimizers()["optimizer"]
+
+    def epochs(self, batches) -> Iterator[Batch]:
+        """The batches of one epoch after another."""
+        while True:
+            for batch in batches:
+                yield tuple(values.to(self.device) for values in batch)
+
+    def step(self) -> tuple[float, ...]:
+        """Train one step; the seconds of each of `PARTS`."""
+        times = [self.now()]
+        batch = next(self.batches)
+        times.append(self.now())
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            loss, _ = self.module.loss(batch, epoch=0)
+        times.append(self.now())
+        self.optimizer.zero_grad()
+        loss.backward()
+        times.append(self.now())
+        self.optimizer.step()
+        times.append(self.now())
+        return tuple(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+
+    def now(self) -> float:
+        """The time when the device has done all that it was told."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+if __name__ == "__main__":
+    main()
