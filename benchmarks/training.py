@@ -7,6 +7,7 @@ rounds is multiplied by the steps of the recipe to give the minutes of a whole t
 """
 
 import argparse
+import itertools
 import os
 import statistics
 import time
@@ -102,7 +103,7 @@ class Stepper:
         times.append(self.now())
         self.optimizer.step()
         times.append(self.now())
-        return tuple(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+        return tuple(later - earlier for earlier, later in itertools.pairwise(times))
 
     def now(self) -> float:
         """The time when the device has done all that it was told."""
