@@ -1,0 +1,78 @@
+"""What a recipe's ``data`` section does to an experiment's images."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from pushpull_conv.comparison import compare
+from pushpull_conv.experiment import Experiment
+from pushpull_conv.training.recipe import load_recipe
+
+
+def experiment(folder, *settings, data=None):
+    recipe = load_recipe("quickstart", settings)
+    return Experiment(recipe, folder, data_root=data, console=Console(quiet=True), claim=False)
+
+
+def test_a_fraction_is_taken_of_the_training_images_only(tmp_path):
+    whole, part = experiment(tmp_path), experiment(tmp_path, "data.fraction=0.25")
+    assert len(part.images("test")) == len(whole.images("test"))
+    counts = whole.images("train").labels.bincount()
+    assert part.images("train").labels.bincount().tolist() == [max(1, round(0.25 * int(count))) for count in counts]
+    assert set(part.images("train").index.tolist()) < set(whole.images("train").index.tolist())
+
+
+def test_greyscale_reaches_both_splits(tmp_path):
+    grey = experiment(tmp_path, "data.greyscale=true")
+    for split in ("train", "test"):
+        images = grey.images(split).images
+        assert (images[:, 0] == images[:, 1]).all()
+        assert (images[:, 0] == images[:, 2]).all()
+        assert "greyscale" in grey.images(split).name
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Two classes of six pictures, one of which is cut off."""
+    random = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for label in ("cat", "dog"):
+            folder = tmp_path / "data" / split / label
+            folder.mkdir(parents=True)
+            for place in range(6):
+                pixels = random.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{place}.png")
+    broken = tmp_path / "data" / "train" / "dog" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    return tmp_path / "data"
+
+
+def train(pushpull, data, out, unreadable):
+    settings = [f"data={{name: folder, unreadable: {unreadable}}}", "benchmark.suite=imagenet-c", "training.epochs=2"]
+    settings += ["training.batch_size=12", "variants=[baseline]"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    return pushpull("train", "quickstart", "--data", data, "--out", out, *words)
+
+
+def test_an_unreadable_image_stops_the_training_by_name(pushpull, damaged, tmp_path):
+    code, _, err = train(pushpull, damaged, tmp_path / "run", "stop")
+    assert code == 2
+    assert "dog/3.png" in err
+    assert "data.unreadable: skip" in err
+    assert not (tmp_path / "run" / "baseline" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_an_unreadable_image_is_skipped_listed_and_told_in_the_report(pushpull, damaged, tmp_path, capsys):
+    assert train(pushpull, damaged, tmp_path / "run", "skip")[0] == 0
+    folder = tmp_path / "run" / "baseline"
+    (row,) = csv.DictReader((folder / "unreadable.csv").open())
+    assert row["epoch"] == "1"
+    assert "dog/3.png" in row["reason"]
+    call = ["evaluate", folder, "--data-set", "folder", "--data", damaged, "--suite", "imagenet-c", "--out", folder]
+    assert pushpull(*call, "--label", "baseline")[0] == 0
+    page = compare([folder], "baseline", tmp_path / "report", console=Console(quiet=True))
+    assert "baseline was trained without 1 images that could not be read: unreadable.csv" in page.read_text()
