@@ -200,10 +200,11 @@ def _part_of(images: ImageSource, ranks: Ranks, device: torch.device) -> ImageSo
     return part.to(device) if isinstance(part, ImageSet) else part
 
 
-class _WholeCheckpoints(TorchCheckpointIO):
+class WholeCheckpoints(TorchCheckpointIO):
     """Checkpoints that appear whole; Lightning's are written in the system's folder for temporary files and copied."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint beside its place and move it there."""
         with atomic_write(path) as temporary:
             torch.save(checkpoint, temporary)
 
@@ -226,7 +227,7 @@ def _trainer(recipe: Recipe, folder: Path, device: torch.device, callbacks: list
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=ranks.count if ranks.count > 1 or device.type == "cpu" else [torch.cuda.current_device()],
         strategy="ddp" if ranks.count > 1 else "auto",
-        plugins=[LightningEnvironment(), _WholeCheckpoints()],  # the processes are started already
+        plugins=[LightningEnvironment(), WholeCheckpoints()],  # the processes are started already
         use_distributed_sampler=False,  # each rank's batches are its part already
         callbacks=[*callbacks, checkpoints],
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
