@@ -12,7 +12,18 @@ import pushpull_conv
 PACKAGE = Path(pushpull_conv.__file__).parent
 
 # Each room and the rooms below it, from which it may import. A file belongs to the room of its first name.
-ROOMS = ["cli", "planning", "experiment", "comparison", "interop", "report", "training", "augment", "benchmark"]
+ROOMS = [
+    "cli",
+    "planning",
+    "cluster",
+    "experiment",
+    "comparison",
+    "interop",
+    "report",
+    "training",
+    "augment",
+    "benchmark",
+]
 ROOMS += [
     "provenance",
     "models",
@@ -29,7 +40,7 @@ NOT_BELOW = {("report", "training"), ("benchmark", "models"), ("models", "data")
 OUTSIDE = {
     "lightning": {"training", "interop"},
     "pydantic": {"training"},
-    "yaml": {"training"},
+    "yaml": {"training", "cluster"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "timm": {"models", "interop"},
@@ -41,7 +52,7 @@ OUTSIDE = {
     "sklearn": {"data"},
     "triton": {"kernels"},
     "typer": {"cli"},
-    "rich": {"cli", "planning", "experiment", "comparison", "training", "report"},
+    "rich": {"cli", "planning", "cluster", "experiment", "comparison", "training", "report"},
 }
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from pushpull_conv._version import __version__
 from pushpull_conv.errors import InputError
-from pushpull_conv.files import RESULTS_FILE
+from pushpull_conv.files import RECIPE_FILE, RESULTS_FILE
 
 if TYPE_CHECKING:
     from pushpull_conv.experiment import Experiment
@@ -55,6 +55,7 @@ SeedOption = Annotated[int, typer.Option(help="Key of the corruptions' randomnes
 CorruptionOption = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="Only this corruption; may be repeated.")
 ]
+_RESOURCES = "What each task asks of SLURM"
 
 
 def main() -> None:
@@ -121,6 +122,151 @@ def train(
     names = variant or [known.name for known in experiment.recipe.variants]
     for chosen in [experiment.recipe.variant(name) for name in names]:
         experiment.console.print(f"model: {experiment.train(chosen)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def benchmark(
+    recipe: RecipeArgument,
+    variant: VariantOption = None,
+    data: DataOption = None,
+    out: OutOption = None,
+    settings: SetOption = None,
+    devices: DevicesOption = 1,
+    corruption: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Count only this corruption, or clean, and leave no results; repeatable."),
+    ] = None,
+) -> None:
+    """Benchmark variants of a recipe; the second part of **run**.
+
+    Several calls may count different corruptions of one variant at the same time. The call without --corruption finds
+    them, counts what is missing and writes the results.
+
+    Example: **pushpull benchmark cifar10-resnet20 --variant PP3 --corruption clean --corruption fog --data cifar10**
+    """
+    from pushpull_conv.benchmark import named_cells
+
+    cells = named_cells(corruption) if corruption else None
+    _on_devices(devices)
+    experiment = _experiment(recipe, data, out, settings)
+    names = variant or [known.name for known in experiment.recipe.variants]
+    for chosen in [experiment.recipe.variant(name) for name in names]:
+        if cells is None:
+            experiment.benchmark(chosen)
+        else:
+            experiment.count(chosen, experiment.ranks.share(cells))
+
+
+@app.command()
+def submit(
+    recipe: RecipeArgument,
+    data: DataOption = None,
+    out: OutOption = None,
+    settings: SetOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the scripts and the calls of sbatch, and do nothing.")
+    ] = False,
+    partition: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where to run.", rich_help_panel=_RESOURCES)
+    ] = None,
+    account: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whom to charge.", rich_help_panel=_RESOURCES)
+    ] = None,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(
+            "--time",
+            metavar="LIMIT",
+            help="Time limit, as 4:00:00; a task that reaches it goes back to the queue and resumes.",
+            rich_help_panel=_RESOURCES,
+        ),
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[TYPE:]N",
+            help="GPUs of a training; a task of the benchmark takes one.",
+            rich_help_panel=_RESOURCES,
+        ),
+    ] = None,
+    cpus: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Processor cores.", rich_help_panel=_RESOURCES)
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Memory, as 32G.", rich_help_panel=_RESOURCES)
+    ] = None,
+    at_once: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Most tasks of an array that run at once.", rich_help_panel=_RESOURCES),
+    ] = None,
+    setup: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LINE",
+            help="Line of bash before each task, as 'module load cuda'; may be repeated.",
+            rich_help_panel=_RESOURCES,
+        ),
+    ] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OPTION",
+            help="Another option of sbatch, as --constraint=a100; may be repeated.",
+            rich_help_panel=_RESOURCES,
+        ),
+    ] = None,
+) -> None:
+    """Train, benchmark and compare a recipe's variants as SLURM job arrays.
+
+    Safe to repeat: what is done or in the queue is left alone, what failed or is missing is submitted.
+
+    Example: **pushpull submit cifar10-resnet20 --data cifar10 --partition gpu --gpus 1 --cpus 8 --time 4:00:00**
+    """
+    from pushpull_conv.cluster import slurm, submission
+    from pushpull_conv.cluster.scripts import Resources
+    from pushpull_conv.cluster.tasks import Run
+
+    resources = Resources(
+        partition, account, time_limit, gpus, cpus, memory, at_once, tuple(setup or ()), tuple(sbatch or ())
+    )
+    if not dry_run:
+        slurm.require()
+    experiment = _experiment(recipe, data, out, settings, claim=not dry_run)
+    run = Run.of(experiment.recipe.model_dump(), experiment.folder)
+    if dry_run:
+        lines = submission.dry_run(run, resources, python=sys.executable, data=data)
+    else:
+        experiment.check()
+        lines = submission.submit(run, resources, python=sys.executable, data=data)
+    for line in lines:
+        typer.echo(line)
+
+
+@app.command()
+def status(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FOLDER...]", help="Folders of runs.  [default: all in runs]", show_default=False),
+    ] = None,
+) -> None:
+    """Show what of a run is done, runs, waits or has failed, and the last error of what failed.
+
+    Example: **pushpull status runs/cifar10-resnet20**
+    """
+    from pushpull_conv.cluster import slurm
+    from pushpull_conv.cluster import status as cluster_status
+    from pushpull_conv.cluster.tasks import open_run
+
+    console = Console()
+    found = folders or sorted(path.parent for path in Path("runs").glob(f"*/{RECIPE_FILE}"))
+    if not found:
+        raise InputError("there is no run in 'runs'; name a run's folder")
+    for run in [open_run(folder) for folder in found]:
+        table, lines = cluster_status.status(run, slurm.queue(run.cluster) if slurm.available() else None)
+        console.print(table)
+        for line in lines:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(cluster_status.LEGEND, highlight=False)
 
 
 @app.command()
@@ -332,25 +478,25 @@ def explain(
     Console().print(f"figure: {out}", highlight=False, soft_wrap=True)
 
 
-def _experiment(recipe: str, data: Path | None, out: Path | None, settings: list[str] | None) -> "Experiment":
+def _experiment(
+    recipe: str, data: Path | None, out: Path | None, settings: list[str] | None, *, claim: bool = True
+) -> "Experiment":
     from pushpull_conv.experiment import Experiment
     from pushpull_conv.ranks import join
     from pushpull_conv.training.recipe import load_recipe
 
     loaded, ranks = load_recipe(recipe, settings or ()), join()
     console = Console(quiet=not ranks.is_first)
-    return Experiment(loaded, out or Path("runs") / loaded.name, data_root=data, console=console, ranks=ranks)
+    folder = out or Path("runs") / loaded.name
+    return Experiment(loaded, folder, data_root=data, console=console, ranks=ranks, claim=claim)
 
 
 def _print_plan(recipe: str, data: Path | None, out: Path | None, settings: list[str] | None) -> None:
-    from pushpull_conv.experiment import Experiment
     from pushpull_conv.planning import plan, plan_table
-    from pushpull_conv.training.recipe import load_recipe
 
-    loaded, console = load_recipe(recipe, settings or ()), Console()
-    folder = out or Path("runs") / loaded.name
-    experiment = Experiment(loaded, folder, data_root=data, console=console, claim=False)
-    console.print(plan_table(plan(experiment), f"{loaded.title} in {folder}: estimates of this machine"))
+    experiment = _experiment(recipe, data, out, settings, claim=False)
+    title = f"{experiment.recipe.title} in {experiment.folder}: estimates of this machine"
+    experiment.console.print(plan_table(plan(experiment), title))
 
 
 def _on_devices(devices: int) -> None:

@@ -20,7 +20,16 @@ from pushpull_conv.comparison import compare
 from pushpull_conv.corruptions import load_frost
 from pushpull_conv.data import ImageSource, open_images, stratified
 from pushpull_conv.errors import InputError
-from pushpull_conv.files import EPOCHS_FOLDER, MODEL_FILE, RECIPE_FILE, RESULTS_FILE, atomic_write, writable_folder
+from pushpull_conv.files import (
+    CLUSTER_FOLDER,
+    EPOCHS_FOLDER,
+    MODEL_FILE,
+    RECIPE_FILE,
+    REPORT_FOLDER,
+    RESULTS_FILE,
+    atomic_write,
+    writable_folder,
+)
 from pushpull_conv.models import IMAGENET_MEAN, IMAGENET_STD, Classifier, create_model, load_checkpoint, load_weights_
 from pushpull_conv.provenance import recorded
 from pushpull_conv.ranks import ALONE, Ranks
@@ -63,16 +72,24 @@ class Experiment:
         if claim:
             ranks.by_first(self._claim_folder)
 
+    def check(self) -> None:
+        """Open the test images and the frost textures, so that what is wrong is said now, not after hours of training.
+
+        Raises:
+            InputError: The data or the textures cannot be used, or the images do not fit the benchmark.
+        """
+        load_frost(self.recipe.benchmark.frost)
+        suite_of(self.images("test"), self.recipe.benchmark.suite)
+
     def run(self) -> Path:
         """Train, benchmark and compare all variants; return the report's page."""
-        load_frost(self.recipe.benchmark.frost)  # this and the next fail now rather than after hours of training
-        suite_of(self.images("test"), self.recipe.benchmark.suite)
+        self.check()
         for variant in self.recipe.variants:
             self.train(variant)
         for variant in self.recipe.variants:
             self.benchmark(variant)
         folders = [self.folder / variant.name for variant in self.recipe.variants]
-        report = self.folder / "report"
+        report = self.folder / REPORT_FOLDER
         return self.ranks.by_first(lambda: compare(folders, self.recipe.baseline, report, console=self.console))
 
     def train(self, variant: Variant) -> Path:
@@ -98,20 +115,30 @@ class Experiment:
     def benchmark(self, variant: Variant) -> Results:
         """Benchmark one variant, trained before if need be, and its kept epochs; or read its finished results."""
         self.train(variant)
-        folder = self.folder / variant.name
-        for earlier in sorted((folder / EPOCHS_FOLDER).glob("*")):
-            self._benchmark(earlier, f"{variant.name}, epoch {int(earlier.name)}")
-        return self._benchmark(folder, variant.name)
+        return [self._benchmark(folder, label) for folder, label in self._models(variant)][-1]
 
     def count(self, variant: Variant, cells: Sequence[tuple[str, int]]) -> None:
-        """Count some cells of one trained variant's benchmark, ``("clean", 0)`` and (corruption, severity).
+        """Count some cells of the benchmark of one trained variant and of its kept epochs.
 
         Several processes may count different cells of one variant at once; `benchmark` then finds them.
+
+        Args:
+            variant: The variant.
+            cells: The cells, ``("clean", 0)`` and (corruption, severity).
+
+        Raises:
+            InputError: The variant is not trained.
         """
+        for folder, label in self._models(variant):
+            classifier, _ = load_checkpoint(folder / MODEL_FILE)
+            with _cell_bar(label, self.console) as on_cell:
+                count_cells(classifier, self.images("test"), cells, **self._settings(folder, label), on_cell=on_cell)
+
+    def _models(self, variant: Variant) -> list[tuple[Path, str]]:
+        """The folders and labels of what there is to benchmark of a variant: its kept epochs, and at the end itself."""
         folder = self.folder / variant.name
-        classifier, _ = load_checkpoint(folder / MODEL_FILE)
-        with _cell_bar(variant.name, self.console) as on_cell:
-            count_cells(classifier, self.images("test"), cells, **self._settings(folder, variant.name), on_cell=on_cell)
+        kept = sorted((folder / EPOCHS_FOLDER).glob("*"))
+        return [*((earlier, f"{variant.name}, epoch {int(earlier.name)}") for earlier in kept), (folder, variant.name)]
 
     def _benchmark(self, folder: Path, label: str) -> Results:
         """Benchmark the model in ``folder``, or read its finished results."""
@@ -155,7 +182,8 @@ class Experiment:
     def _claim_folder(self) -> None:
         """Store the resolved recipe in the folder, or make sure that the one stored there is the same."""
         stored = writable_folder(self.folder) / RECIPE_FILE
-        if not any(self.folder.glob("*/*.ckpt")):  # no variant has begun, so nothing of another recipe can be mixed in
+        begun = any(self.folder.glob("*/*.ckpt")) or (self.folder / CLUSTER_FOLDER).exists()
+        if not begun:  # nor submitted, so nothing of another recipe can be mixed in
             with atomic_write(stored) as temporary:
                 temporary.write_text(self.recipe.to_yaml(), encoding="utf-8")
         elif difference := _difference(load_recipe(str(stored)).model_dump(), self.recipe.model_dump()):

@@ -1,6 +1,7 @@
 """The files of a run, and writing files so that a reader never sees half of one."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,10 @@ RESULTS_FILE = "results.json"
 METRICS_FILE = "metrics.csv"
 UNREADABLE_FILE = "unreadable.csv"
 EPOCHS_FOLDER = "epochs"
+CELLS_FOLDER = "cells"
+REPORT_FOLDER = "report"
+REPORT_FILE = "index.html"
+CLUSTER_FOLDER = "cluster"
 
 
 @contextlib.contextmanager
@@ -24,7 +29,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         path: The file to create or replace. Its folder is created if missing.
 
     Raises:
-        InputError: The folder cannot be written.
+        InputError: The folder cannot be written, or the disk is full.
 
     Example:
         >>> import tempfile
@@ -43,6 +48,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(f"'{path}' cannot be written: {error.strerror}; free some space and repeat") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -64,6 +73,16 @@ def writable_folder(path: str | os.PathLike[str]) -> Path:
 def cache_folder() -> Path:
     """Where this package keeps what it can make or download again: in ``XDG_CACHE_HOME``, or else in ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pushpull-conv"
+
+
+def cell_file(corruption: str, severity: int) -> str:
+    """Return the name of the file that keeps one finished cell of a benchmark; ``("clean", 0)``: the clean images.
+
+    Example:
+        >>> cell_file("clean", 0), cell_file("fog", 3)
+        ('clean.json', 'fog-3.json')
+    """
+    return f"{corruption}-{severity}.json" if severity else f"{corruption}.json"
 
 
 def _umask() -> int:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from pushpull_conv.data import load_images
 from pushpull_conv.models import load_checkpoint
-from pushpull_conv.training.fit import build, channel_statistics, fit
+from pushpull_conv.training.fit import WholeCheckpoints, build, channel_statistics, fit
 from pushpull_conv.training.recipe import load_recipe
 from pushpull_conv.training.variants import VARIANTS
 
@@ -115,6 +115,35 @@ def test_a_killed_run_ends_at_the_weights_of_an_uninterrupted_one(tmp_path):
         for run in (folder, whole)
     ]
     assert rows[0] == rows[1]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_asked_to_stop_says_that_it_is_not_finished(tmp_path):
+    command = [sys.executable, "-m", "pushpull_conv.cli", "train", "quickstart", "--variant", "PP3"]
+    environment, folder = {**os.environ, "OMP_NUM_THREADS": "1"}, tmp_path / "run" / "PP3"
+    process = subprocess.Popen([*command, "--out", str(folder.parent)], env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (folder / "last.ckpt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(60) in (128 + signal.SIGTERM, -signal.SIGTERM)
+    assert not (folder / "model.safetensors").exists()
+
+
+def test_a_checkpoint_replaces_the_last_one_only_when_it_is_whole(tmp_path, monkeypatch):
+    path, checkpoints = tmp_path / "last.ckpt", WholeCheckpoints()
+    checkpoints.save_checkpoint({"epoch": 1}, path)
+
+    def stop_half_way(checkpoint, file):
+        file.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", stop_half_way)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save_checkpoint({"epoch": 2}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("variant", [name for name, change in VARIANTS.items() if change is not None])

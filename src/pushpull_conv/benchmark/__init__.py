@@ -1,6 +1,6 @@
 """How robust a classifier is: counts per corruption and severity, and the measures made of them."""
 
-from pushpull_conv.benchmark.evaluation import CellEvent, count_cells, evaluate, wanted_cells
+from pushpull_conv.benchmark.evaluation import CellEvent, count_cells, evaluate, named_cells, wanted_cells
 from pushpull_conv.benchmark.metrics import corruption_errors, mce, mean_error, r_net, relative_mce
 from pushpull_conv.benchmark.results import Cell, Header, Results, check_comparable
 from pushpull_conv.benchmark.suites import SUITES, Suite, suite_of
@@ -20,6 +20,7 @@ __all__ = [
     "evaluate",
     "mce",
     "mean_error",
+    "named_cells",
     "r_net",
     "relative_mce",
     "suite_of",

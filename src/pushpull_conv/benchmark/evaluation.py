@@ -20,7 +20,7 @@ from pushpull_conv.benchmark.versions import Generated, Published, Versions
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, FrostTextures, corrupt, load_frost
 from pushpull_conv.data import Batch, ImageSource
 from pushpull_conv.errors import InputError, require_name
-from pushpull_conv.files import RESULTS_FILE
+from pushpull_conv.files import CELLS_FOLDER, RESULTS_FILE
 
 TOP = 5
 
@@ -176,7 +176,7 @@ def count_cells(
     header = _header(source, chosen, versions)
     kept = None
     if store is not None:
-        kept = CellStore(Path(store, "cells"), model=label, weights=weights_fingerprint(model), header=header)
+        kept = CellStore(Path(store, CELLS_FOLDER), model=label, weights=weights_fingerprint(model), header=header)
     cells = kept.cells() if kept else {}
     if device is not None:
         model.to(device)
@@ -236,6 +236,22 @@ def wanted_cells(
         if level not in SEVERITIES:
             raise InputError(f"severity must be one of {', '.join(map(str, SEVERITIES))}, not {level!r}")
     return [CLEAN, *ordered(set(itertools.product(names, levels)))]
+
+
+def named_cells(names: Sequence[str]) -> list[tuple[str, int]]:
+    """All cells of some corruptions, where ``"clean"`` stands for the clean images, in the order of the benchmark.
+
+    Raises:
+        InputError: A name is neither a corruption nor ``"clean"``.
+
+    Example:
+        >>> named_cells(["fog", "clean"])
+        [('clean', 0), ('fog', 1), ('fog', 2), ('fog', 3), ('fog', 4), ('fog', 5)]
+    """
+    for name in names:
+        require_name("corruption", name, (CLEAN[0], *NAMES))
+    clean, *cells = wanted_cells([name for name in names if name != CLEAN[0]])
+    return [clean, *cells] if CLEAN[0] in names else cells
 
 
 def _count(model: nn.Module, key: tuple[str, int], batches: Iterable[Batch], num_classes: int) -> Cell:

@@ -10,7 +10,7 @@ from typing import Any
 from pushpull_conv.benchmark.results import NAMES, Cell, Header, read_json
 from pushpull_conv.corruptions import SEVERITIES
 from pushpull_conv.errors import InputError
-from pushpull_conv.files import atomic_write, writable_folder
+from pushpull_conv.files import atomic_write, cell_file, writable_folder
 
 CLEAN = ("clean", 0)
 """Stands for the clean images where the other cells have (corruption, severity)."""
@@ -47,7 +47,7 @@ class CellStore:
         _write_json(self._path(key), dataclasses.asdict(cell))
 
     def _path(self, key: tuple[str, int]) -> Path:
-        return self.folder / ("clean.json" if key == CLEAN else f"{key[0]}-{key[1]}.json")
+        return self.folder / cell_file(*key)
 
     def _claim(self, owner: dict[str, str], header: Header) -> None:
         """Write down whose cells these are, or make sure that those there have the same owner."""

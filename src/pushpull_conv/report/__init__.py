@@ -15,7 +15,7 @@ from torch import Tensor
 from pushpull_conv.benchmark import Results
 from pushpull_conv.corruptions import CORRUPTIONS
 from pushpull_conv.errors import InputError, require_module, require_name
-from pushpull_conv.files import atomic_write, writable_folder
+from pushpull_conv.files import REPORT_FILE, atomic_write, writable_folder
 from pushpull_conv.layers import PushPullConv2d
 from pushpull_conv.report.sample import Sample
 from pushpull_conv.report.scores import Score, find_baseline, score
@@ -125,7 +125,7 @@ def write_report(
         "table.csv": scores_csv(scores, base_score),
         "corruptions.csv": corruptions_csv(results),
         **{f"figures/{name}.svg": drawing for name, drawing in drawings.items()},
-        "index.html": html,
+        REPORT_FILE: html,
     }
     with _staged(folder) as stage:
         (stage / "figures").mkdir()
@@ -134,7 +134,7 @@ def write_report(
                 style.write(figure, stage / "figures" / (figure.name + suffix))
         for name, text in texts.items():
             (stage / name).write_text(text, encoding="utf-8")
-    return Path(folder) / "index.html"
+    return Path(folder) / REPORT_FILE
 
 
 def write_gallery(path: str | os.PathLike[str], sample: Sample, names: Sequence[str] = CORRUPTIONS) -> Path:

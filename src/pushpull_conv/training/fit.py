@@ -1,14 +1,18 @@
 """Train one variant of a recipe, resuming where an earlier call was stopped."""
 
 import logging
+import signal
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from torch import Tensor
 
@@ -24,7 +28,7 @@ from pushpull_conv.data import (
     TrainingBatches,
     default_workers,
 )
-from pushpull_conv.files import METRICS_FILE, MODEL_FILE, UNREADABLE_FILE
+from pushpull_conv.files import METRICS_FILE, MODEL_FILE, UNREADABLE_FILE, atomic_write
 from pushpull_conv.models import IMAGENET_MEAN, IMAGENET_STD, Classifier, ModelSpec, save_checkpoint
 from pushpull_conv.ranks import ALONE, Ranks
 from pushpull_conv.training.callbacks import EpochLog, KeptEpochs, TrainingProgress, UnreadableLog
@@ -89,13 +93,16 @@ def fit(
         warnings.filterwarnings(
             "ignore", module="lightning"
         )  # advice on data loaders and old folders, meant for others
-        _trainer(recipe, folder, device, callbacks, ranks).fit(
-            module,
-            batches,
-            EvaluationBatches(_part_of(test, ranks, device), batch_size=500),
-            ckpt_path=last if last.exists() else None,
-            weights_only=True,
-        )
+        try:
+            _trainer(recipe, folder, device, callbacks, ranks).fit(
+                module,
+                batches,
+                EvaluationBatches(_part_of(test, ranks, device), batch_size=500),
+                ckpt_path=last if last.exists() else None,
+                weights_only=True,
+            )
+        except SIGTERMException as stopped:  # which would end the process as if all were well
+            raise SystemExit(128 + signal.SIGTERM) from stopped
     if ranks.is_first:
         save_checkpoint(folder / MODEL_FILE, classifier, spec)
     ranks.wait()
@@ -193,6 +200,15 @@ def _part_of(images: ImageSource, ranks: Ranks, device: torch.device) -> ImageSo
     return part.to(device) if isinstance(part, ImageSet) else part
 
 
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that appear whole; Lightning's are written in the system's folder for temporary files and copied."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint beside its place and move it there."""
+        with atomic_write(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+
 def _trainer(recipe: Recipe, folder: Path, device: torch.device, callbacks: list[Callback], ranks: Ranks) -> Trainer:
     """Return a trainer that checkpoints every epoch into ``folder`` and is silent but for ``callbacks``."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -211,7 +227,7 @@ def _trainer(recipe: Recipe, folder: Path, device: torch.device, callbacks: list
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=ranks.count if ranks.count > 1 or device.type == "cpu" else [torch.cuda.current_device()],
         strategy="ddp" if ranks.count > 1 else "auto",
-        plugins=[LightningEnvironment()],  # the processes are started already, by us or by SLURM
+        plugins=[LightningEnvironment(), WholeCheckpoints()],  # the processes are started already
         use_distributed_sampler=False,  # each rank's batches are its part already
         callbacks=[*callbacks, checkpoints],
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),

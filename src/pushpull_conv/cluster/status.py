@@ -1,0 +1,99 @@
+"""What became of a run: a table of variants and cells, and the last error of each task that failed."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from pushpull_conv.cluster.slurm import Queued
+from pushpull_conv.cluster.tasks import CLEAN, COMPARE, PARTS, TRAIN, Key, Run, Task, benchmark_array, tasks
+from pushpull_conv.corruptions import CORRUPTIONS, GROUPS
+
+LEGEND = "Each corruption: 5 done, r running, q queued, F failed, 0-4 severities counted and nothing under way"
+_STYLES = {"5": "green", "r": "blue", "q": "dim", "F": "bold red"}
+_TAIL_BYTES = 2**16
+_ERROR = re.compile(r"error|exception|cancelled|killed|no space left|out of memory", re.IGNORECASE)
+
+
+def status(run: Run, queue: Mapping[Key, Queued] | None) -> tuple[Table, list[str]]:
+    """Return the table of a run and the lines below it.
+
+    Args:
+        run: The run.
+        queue: Its tasks in SLURM's queue; None: not known, so that no task can be told to have failed.
+    """
+    found = {task.key: task for task in tasks(run)}
+    states = {key: _state(run, task, queue) for key, task in found.items()}
+    groups = {group: [name for name in names if name in CORRUPTIONS] for group, names in GROUPS.items()}
+    groups = {group: names for group, names in groups.items() if names}
+    title = f"{run.name} in {run.folder}"
+    table = Table("Variant", "Training", "Cells", *(group.capitalize() for group in groups), title=title)
+    for number, variant in enumerate(run.teachers):
+        training = _training(run, variant, states[TRAIN, number])
+        cells = [" ".join(_cell(run, variant, name, states) for name in names) for names in groups.values()]
+        table.add_row(escape(variant), training, _counted(run, variant), *cells)
+    return table, [*_summary(states, queue), *_failures(run, states)]
+
+
+def _state(run: Run, task: Task, queue: Mapping[Key, Queued] | None) -> str:
+    """``done``, ``running``, ``queued``, ``failed`` (begun, not done, and no longer in the queue) or ``""``."""
+    if task.done:
+        return "done"
+    if queue is None:
+        return ""
+    if task.key in queue:
+        return "running" if queue[task.key].running else "queued"
+    return "failed" if run.log(task.key).exists() else ""
+
+
+def _training(run: Run, variant: str, state: str) -> str:
+    epochs = f"epoch {run.epochs_done(variant)} of {run.epochs}"
+    return "done" if state == "done" else f"{state}, {epochs}" if state else epochs
+
+
+def _counted(run: Run, variant: str) -> str:
+    counts = [run.counted(variant, name) for name in (CLEAN, *CORRUPTIONS)]
+    return f"{sum(counted for counted, _ in counts)} of {sum(wanted for _, wanted in counts)}"
+
+
+def _cell(run: Run, variant: str, corruption: str, states: Mapping[Key, str]) -> str:
+    """One character for all severities of a corruption."""
+    counted, wanted = run.counted(variant, corruption)
+    number = next(number for number, part in enumerate(PARTS) if corruption in part)
+    letters = {"running": "r", "queued": "q", "failed": "F"}
+    shown = str(5 * counted // wanted)
+    if counted < wanted:
+        shown = letters.get(states[benchmark_array(variant), number], shown)
+    return f"[{_STYLES[shown]}]{shown}[/]" if shown in _STYLES else shown
+
+
+def _summary(states: Mapping[Key, str], queue: Mapping[Key, Queued] | None) -> Iterator[str]:
+    """How many tasks are in which state, why those in the queue wait, and what became of the report."""
+    if queue is None:
+        yield "SLURM's commands are not on this machine: what is queued, runs or has failed is not known"
+    counts = Counter(state or "not submitted" for state in states.values())
+    reasons = Counter(queue[key].reason for key, state in states.items() if queue and state == "queued")
+    why = f" ({', '.join(f'{count} {reason}' for reason, count in reasons.most_common())})" if reasons else ""
+    order = ("done", "running", "queued", "failed", *(() if queue is None else ("not submitted",)))
+    listed = [f"{counts[state]} {state}{why if state == 'queued' else ''}" for state in order if counts[state]]
+    yield f"{len(states)} tasks: {', '.join(listed) or 'none done'}; report: {states[COMPARE, 0] or 'not yet'}"
+
+
+def _failures(run: Run, states: Mapping[Key, str]) -> Iterator[str]:
+    for key, state in states.items():
+        if state == "failed":
+            yield f"failed: {key[0]} {key[1]}: {last_error(run.log(key))} ({run.log(key)})"
+
+
+def last_error(log: Path) -> str:
+    """Return the last line of the last attempt in a log that reads like an error, or else its last line."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    begins = max((place for place, line in enumerate(lines) if line.startswith("== attempt")), default=-1)
+    attempt = [line for line in lines[begins + 1 :] if not line.startswith("== ")]
+    errors = [line for line in attempt if _ERROR.search(line)]
+    return (errors or attempt or ["ended without a word"])[-1]

@@ -1,0 +1,160 @@
+"""The tasks of a run, what each waits for, and which are done: known from the files of the run alone, without torch."""
+
+import csv
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES
+from pushpull_conv.errors import InputError
+from pushpull_conv.files import (
+    CELLS_FOLDER,
+    CLUSTER_FOLDER,
+    EPOCHS_FOLDER,
+    METRICS_FILE,
+    MODEL_FILE,
+    RECIPE_FILE,
+    REPORT_FILE,
+    REPORT_FOLDER,
+    RESULTS_FILE,
+    cell_file,
+)
+
+TRAIN, COMPARE = "train", "compare"
+CLEAN = "clean"
+PARTS = ((CLEAN, CORRUPTIONS[0]), *((name,) for name in CORRUPTIONS[1:]))
+"""What each task that benchmarks a variant counts: all severities of a corruption; the first the clean images, too."""
+
+Key = tuple[str, int]
+"""The name of a job array and a task's number in it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What the tasks of a run depend on.
+
+    Args:
+        folder: The run's folder, absolute.
+        name: The recipe's name.
+        epochs: Epochs of each training.
+        teachers: The variants, each with the one that it learns from, if any.
+    """
+
+    folder: Path
+    name: str
+    epochs: int
+    teachers: Mapping[str, str | None]
+
+    @classmethod
+    def of(cls, recipe: Mapping[str, Any], folder: Path) -> "Run":
+        """Return the run of a resolved recipe, given as the mapping that its file holds."""
+        teachers = {
+            variant["name"]: (variant.get("distillation") or {}).get("teacher") for variant in recipe["variants"]
+        }
+        return cls(folder.resolve(), recipe["name"], recipe["training"]["epochs"], teachers)
+
+    @property
+    def cluster(self) -> Path:
+        """The folder of the scripts and the logs."""
+        return self.folder / CLUSTER_FOLDER
+
+    def log(self, key: Key) -> Path:
+        """Where a task writes what it prints, all attempts one after the other."""
+        return self.cluster / "logs" / f"{key[0]}-{key[1]}.log"
+
+    def epochs_done(self, variant: str) -> int:
+        """Epochs that a variant's training has logged."""
+        file = self.folder / variant / METRICS_FILE
+        if not file.exists():
+            return 0
+        with file.open(newline="", encoding="utf-8") as rows:
+            return sum(1 for _ in csv.DictReader(rows))
+
+    def counted(self, variant: str, corruption: str) -> tuple[int, int]:
+        """How many cells of a corruption (or `CLEAN`) are counted, of how many, over all models of a variant."""
+        wanted = [
+            (model / RESULTS_FILE, model / CELLS_FOLDER / cell_file(corruption, severity))
+            for model in self._models(variant)
+            for severity in ((0,) if corruption == CLEAN else SEVERITIES)
+        ]
+        return sum(results.exists() or cell.exists() for results, cell in wanted), len(wanted)
+
+    def _models(self, variant: str) -> list[Path]:
+        """The folders of what is benchmarked of a variant: its kept epochs and itself."""
+        folder = self.folder / variant
+        return [*(folder / EPOCHS_FOLDER).glob("*"), folder]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One task of a job array.
+
+    Args:
+        key: The array and the task's number.
+        options: What the array's command gets for this task.
+        waits_for: The tasks that must be done before.
+        done: Whether all that it makes is there.
+    """
+
+    key: Key
+    options: str
+    waits_for: tuple[Key, ...]
+    done: bool
+
+
+def open_run(folder: Path) -> Run:
+    """Return the run that lies in a folder.
+
+    Raises:
+        InputError: The folder holds no run.
+    """
+    file = folder / RECIPE_FILE
+    if not file.is_file():
+        raise InputError(f"'{folder}' holds no run ({RECIPE_FILE} is missing); name one such as runs/quickstart")
+    try:
+        return Run.of(yaml.safe_load(file.read_text(encoding="utf-8")), folder)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"'{file}' is no resolved recipe ({' '.join(str(error).split())}); submit it again") from error
+
+
+def benchmark_array(variant: str) -> str:
+    """Return the name of the job array that benchmarks a variant."""
+    return f"benchmark-{variant}"
+
+
+def tasks(run: Run) -> list[Task]:
+    """Return all tasks of a run, each after those that it waits for."""
+    return [*_training(run), *_benchmarks(run), _comparison(run)]
+
+
+def _training(run: Run) -> Iterator[Task]:
+    numbers = {variant: number for number, variant in enumerate(run.teachers)}
+    for variant in sorted(numbers, key=lambda name: run.teachers[name] is not None):
+        teacher = run.teachers[variant]
+        yield Task(
+            (TRAIN, numbers[variant]),
+            f"--variant {variant}",
+            ((TRAIN, numbers[teacher]),) if teacher else (),
+            (run.folder / variant / MODEL_FILE).exists(),
+        )
+
+
+def _benchmarks(run: Run) -> Iterator[Task]:
+    for trained, variant in enumerate(run.teachers):
+        for number, part in enumerate(PARTS):
+            counts = [run.counted(variant, name) for name in part]
+            yield Task(
+                (benchmark_array(variant), number),
+                " ".join(f"--corruption {name}" for name in part),
+                ((TRAIN, trained),),
+                all(counted == wanted for counted, wanted in counts),
+            )
+
+
+def _comparison(run: Run) -> Task:
+    made = [run.folder / REPORT_FOLDER / REPORT_FILE, *(run.folder / name / RESULTS_FILE for name in run.teachers)]
+    parts = [(benchmark_array(variant), number) for variant in run.teachers for number in range(len(PARTS))]
+    return Task((COMPARE, 0), "", tuple(parts), all(file.exists() for file in made))

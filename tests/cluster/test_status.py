@@ -1,0 +1,87 @@
+"""The table of a run, and the error that is told of what failed."""
+
+import io
+
+import pytest
+from rich.console import Console
+from run_files import finish_cells, finish_training
+
+from pushpull_conv.cluster.slurm import Queued
+from pushpull_conv.cluster.status import last_error, status
+
+RUNNING, WAITING = Queued("1", True, "None"), Queued("1", False, "Resources")
+
+
+def shown(run, queue):
+    """The table's rows as lists of cells, and the lines below it."""
+    table, lines = status(run, queue)
+    file = io.StringIO()
+    Console(file=file, width=200).print(table)
+    rows = [line.strip("│").split("│") for line in file.getvalue().splitlines() if line.startswith("│")]
+    return {name.strip(): [cell.strip() for cell in cells] for name, *cells in rows}, lines
+
+
+def write_log(run, key, text):
+    run.log(key).parent.mkdir(parents=True, exist_ok=True)
+    run.log(key).write_text(text)
+
+
+def test_each_state_is_shown(run):
+    finish_training(run, "baseline")
+    finish_cells(run, "baseline", "gaussian_noise")
+    finish_cells(run, "baseline", "shot_noise", [1, 2])
+    finish_cells(run, "baseline", "snow", [1])
+    (run.folder / "PP3").mkdir()
+    (run.folder / "PP3" / "metrics.csv").write_text("epoch,loss\n1,2.0\n2,1.0\n")
+    write_log(run, ("train", 1), "== attempt 1\nRuntimeError: CUDA out of memory\n")
+    write_log(run, ("train", 2), "== attempt 1\n")
+    write_log(run, ("benchmark-baseline", 7), "== attempt 1\nerror: frost\n")
+    write_log(run, ("benchmark-baseline", 1), "== attempt 1\nerror: passed\n")
+    queue = {
+        ("train", 2): RUNNING,
+        ("benchmark-baseline", 1): RUNNING,
+        ("benchmark-baseline", 2): WAITING,
+        ("benchmark-baseline", 14): WAITING,
+    }
+    rows, lines = shown(run, queue)
+    assert rows["baseline"] == ["done", "8 of 76", "5 r q", "0 0 0 0", "F 0 0 0", "0 0 0 q"]
+    assert rows["student"][:2] == ["failed, epoch 0 of 3", "0 of 76"]
+    assert rows["PP3"][0] == "running, epoch 2 of 3"
+    assert lines == [
+        "49 tasks: 1 done, 2 running, 2 queued (2 Resources), 2 failed, 42 not submitted; report: not yet",
+        f"failed: train 1: RuntimeError: CUDA out of memory ({run.log(('train', 1))})",
+        f"failed: benchmark-baseline 7: error: frost ({run.log(('benchmark-baseline', 7))})",
+    ]
+
+
+def test_without_slurm_the_files_alone_speak(run):
+    finish_training(run, "baseline")
+    finish_cells(run, "baseline", "fog", [1, 2, 3])
+    write_log(run, ("train", 1), "== attempt 1\n")
+    rows, lines = shown(run, None)
+    assert rows["baseline"][4] == "0 0 3 0"
+    assert rows["student"][0] == "epoch 0 of 3"
+    assert "not known" in lines[0]
+    assert lines[1:] == ["49 tasks: 1 done; report: not yet"]
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        (
+            "== attempt 1\nValueError: old\n== ended\n== attempt 2\nTraceback\nOSError: [Errno 28] No space left\n",
+            28,
+        ),
+        ("== attempt 1\nerror: recipe\nmore words\n", "error: recipe"),
+        ("== attempt 1\nslurmstepd: error: *** JOB 25 ON n CANCELLED AT 2026 ***\n", "CANCELLED"),
+        ("== attempt 1\nscript: line 7: 18959 Killed   python\n== ended with status 137\n", "Killed"),
+        ("== attempt 1\nValueError: old\n== attempt 2\nPP3  epoch 1/2\n\n", "PP3  epoch 1/2"),
+        ("== attempt 1\n", "ended without a word"),
+        ("", "ended without a word"),
+        ("bash: module: command not found\n", "module: command not found"),
+        ("x" * 100_000 + "\nerror: after much\n", "error: after much"),
+    ],
+)
+def test_the_last_error_of_the_last_attempt_is_told(tmp_path, log, said):
+    (tmp_path / "log").write_text(log)
+    assert str(said) in last_error(tmp_path / "log")
