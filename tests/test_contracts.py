@@ -14,6 +14,7 @@ PACKAGE = Path(pushpull_conv.__file__).parent
 # Each room and the rooms below it, from which it may import. A file belongs to the room of its first name.
 ROOMS = [
     "cli",
+    "checking",
     "planning",
     "cluster",
     "experiment",
@@ -52,7 +53,7 @@ OUTSIDE = {
     "sklearn": {"data"},
     "triton": {"kernels"},
     "typer": {"cli"},
-    "rich": {"cli", "planning", "cluster", "experiment", "comparison", "training", "report"},
+    "rich": {"cli", "checking", "planning", "cluster", "experiment", "comparison", "training", "report"},
 }
 
 

@@ -28,6 +28,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
+data_app = typer.Typer(help="Look after data sets.", no_args_is_help=True, rich_markup_mode="markdown")
+app.add_typer(data_app, name="data")
+
 RecipeArgument = Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")]
 DataOption = Annotated[
     Path | None,
@@ -476,6 +479,34 @@ def explain(
 
     draw(model, photo, out, filters=filters)
     Console().print(f"figure: {out}", highlight=False, soft_wrap=True)
+
+
+@data_app.command("check")
+def check_data(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A data set, or a set that **corrupt** wrote.")],
+    data_set: Annotated[
+        str | None, typer.Option("--data-set", metavar="NAME", help="What it is: cifar10, imagenet, folder, ...")
+    ] = None,
+) -> None:
+    """Look over a data set before training on it: decode every image, name whatever is wrong.
+
+    Class folders that are missing or too many, files that are no images, images that cannot be read or have another
+    size. A set that **corrupt** wrote is compared with the checksums in its manifest. Exits with 1 if something is
+    wrong.
+
+    Example: **pushpull data check imagenet --data-set imagenet**
+
+    Example: **pushpull data check CIFAR-10-C**
+    """
+    from pushpull_conv.checking import check
+
+    console = Console(soft_wrap=True, highlight=False)
+    problems = check(folder, data_set, console)
+    for problem in problems:
+        console.print(f"[bold red]wrong:[/] {_escape(problem)}")
+    console.print(f"{len(problems)} problems" if problems else "nothing is wrong")
+    if problems:
+        raise typer.Exit(1)
 
 
 def _experiment(

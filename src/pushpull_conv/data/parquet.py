@@ -62,9 +62,8 @@ class ParquetImages:
         group, row = int(self.group_of[place]), int(self.rows[place])
         shard, _, first = self.groups[group].tolist()
         content = self._group(group)[row - first].as_py()
-        if not isinstance(content, bytes):
-            raise InputError(f"row {row} of '{self.files[shard]}' has no image bytes; replace the file")
-        return Encoded(f"in row {row} of '{self.files[shard]}'", functools.partial(bytes, content))
+        place_in_file = f"row {row} of '{self.files[shard]}'"
+        return Encoded(f"in {place_in_file}", functools.partial(_bytes, content, place_in_file))
 
     def subset(self, places: Tensor) -> "ParquetImages":
         """The rows at ``places``."""
@@ -154,6 +153,12 @@ def _contents(file: Path, group: int) -> Any:
         column = _image_column(file, parquet)
         images = parquet.read_row_group(group, columns=[column], use_threads=False)[column].combine_chunks()
     return images.field("bytes")
+
+
+def _bytes(content: Any, place: str) -> bytes:
+    if not isinstance(content, bytes):
+        raise InputError(f"{place} has no image bytes; replace the file")
+    return content
 
 
 @contextlib.contextmanager

@@ -39,7 +39,9 @@ STREAMED = {
     )
 }
 FOLDER = "folder"
-IN_MEMORY = (CIFAR10.name, "digits")
+DIGITS = "digits"
+_ANY_TREE = DataSpec(FOLDER, (), size=224, resize=256)
+IN_MEMORY = (CIFAR10.name, DIGITS)
 """The names that `load_images` knows."""
 DATA_SETS = (*IN_MEMORY, *STREAMED, FOLDER)
 """The names that `open_images` knows."""
@@ -109,7 +111,38 @@ def load_images(name: str, split: str, *, root: str | os.PathLike[str] | None = 
     require_name("data set", name, IN_MEMORY)
     require_name("split", split, SPLITS)
     folder = None if root is None else Path(root).expanduser()
-    return _load_digits(split, folder) if name == "digits" else _load_cifar10(split, folder)
+    return _load_digits(split, folder) if name == DIGITS else _load_cifar10(split, folder)
+
+
+def spec_of(name: str) -> DataSpec:
+    """What the files of a data set must look like; the classes of ``"folder"``, which are in the files, are left out.
+
+    Raises:
+        InputError: There is no such data set, or it has no files.
+    """
+    require_name("data set", name, DATA_SETS)
+    if name == DIGITS:
+        raise InputError(f"{name} come with scikit-learn, not from a data folder; name a set that lies in files")
+    return {CIFAR10.name: CIFAR10, FOLDER: _ANY_TREE, **STREAMED}[name]
+
+
+def open_stream(name: str, split: str, root: Path) -> ImageStream | None:
+    """One split as files; None where there is none in one of the layouts that `open_images` names, as for a stream.
+
+    Raises:
+        InputError: As for `open_images`.
+    """
+    spec = spec_of(name)
+    return _open_folder(split, root) if name == FOLDER else _stream(spec, split, root)
+
+
+def split_folder(name: str, split: str, root: Path) -> Path | None:
+    """The folder whose class folders are one split; None where it lies otherwise, or not in ``root``."""
+    spec = spec_of(name)
+    names = _names_of(split, spec)
+    if (name != FOLDER and _parquet_shards(root, names)) or find_tar_shards(root, names):
+        return None
+    return _split_folder(root, names)
 
 
 def larger_set(source: ImageSource) -> tuple[str, ...]:
@@ -122,7 +155,7 @@ def _open_stream(name: str, split: str, root: str | os.PathLike[str] | None) -> 
     if root is None:
         raise InputError(f"{name} is not downloaded; give the folder that holds it (--data)")
     folder = Path(root).expanduser()
-    stream = _open_folder(split, folder) if name == FOLDER else _stream(STREAMED[name], split, folder)
+    stream = open_stream(name, split, folder)
     if stream is None:
         kinds = "{0}/<class>/* or {0}-*.tar" if name == FOLDER else "{0}/<class>/*, {0}-*.parquet or {0}-*.tar"
         names = DataSpec.held_out if split == "test" else ("train",)
@@ -134,7 +167,7 @@ def _stream(spec: DataSpec, split: str, root: Path) -> ImageStream | None:
     """One split from Parquet files, from tar shards or from class folders, whichever lies in ``root``; else None."""
     _require_folder(root, spec.name)
     names = _names_of(split, spec)
-    if shards := next((files for name in names if (files := sorted(root.glob(f"{name}-*.parquet")))), None):
+    if shards := _parquet_shards(root, names):
         return ImageStream(list_parquet(shards, spec), spec, split)
     if shards := find_tar_shards(root, names):
         return ImageStream(list_tar(shards, spec, root / CLASSES_FILE), spec, split)
@@ -146,7 +179,7 @@ def _stream(spec: DataSpec, split: str, root: Path) -> ImageStream | None:
 def _open_folder(split: str, root: Path) -> ImageStream | None:
     """Any tree of class folders, whose names are the classes, or tar shards, whose classes a file names."""
     _require_folder(root, FOLDER)
-    spec = DataSpec(FOLDER, (), size=224, resize=256)
+    spec = _ANY_TREE
     names = _names_of(split, spec)
     if shards := find_tar_shards(root, names):
         spec = dataclasses.replace(spec, classes=read_classes(root / CLASSES_FILE))
@@ -177,6 +210,10 @@ def _require_folder(root: Path, name: str) -> None:
 
 def _names_of(split: str, spec: DataSpec) -> tuple[str, ...]:
     return ("train",) if split == "train" else spec.held_out
+
+
+def _parquet_shards(root: Path, names: tuple[str, ...]) -> list[Path]:
+    return next((files for name in names if (files := sorted(root.glob(f"{name}-*.parquet")))), [])
 
 
 def _split_folder(root: Path, names: tuple[str, ...]) -> Path | None:
@@ -215,7 +252,7 @@ def _load_digits(split: str, root: Path | None) -> ImageSet:
     # Pillow enlarges in integer arithmetic, so the pixels and their fingerprint are the same on every machine.
     enlarged = [np.asarray(Image.fromarray(grey[place]).resize((32, 32), Image.Resampling.BILINEAR)) for place in index]
     images = torch.from_numpy(np.stack(enlarged))[:, None].expand(-1, 3, -1, -1).contiguous()
-    return ImageSet(images, labels[index], tuple(map(str, digits.target_names)), index, "digits", split)
+    return ImageSet(images, labels[index], tuple(map(str, digits.target_names)), index, DIGITS, split)
 
 
 def _digits_split(labels: Tensor, split: str) -> Tensor:

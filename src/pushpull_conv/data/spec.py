@@ -44,15 +44,15 @@ class DataSpec:
             return
         if self.within is None:
             raise InputError(
-                f"'{place}' has {len(found)} classes ({_shortened(found)}); "
-                f"{self.name} has {len(self.classes)}: {_shortened(self.classes)}"
+                f"'{place}' has {len(found)} classes ({shortened(found)}); "
+                f"{self.name} has {len(self.classes)}: {shortened(self.classes)}"
             )
         if unknown := [name for name in found if name not in set(self.within)]:
             raise InputError(
-                f"'{place}' has the classes {_shortened(unknown)}, which are not of {self.name}; remove them"
+                f"'{place}' has the classes {shortened(unknown)}, which are not of {self.name}; remove them"
             )
         if missing := [name for name in self.classes if name not in set(found)]:
-            raise InputError(f"'{place}' lacks the classes {_shortened(missing)} of {self.name}; copy all of them")
+            raise InputError(f"'{place}' lacks the classes {shortened(missing)} of {self.name}; copy all of them")
 
     def labels_of(self, found: Sequence[str]) -> tuple[int | None, ...]:
         """The label of each class in ``found``; None for those of the larger set only."""
@@ -81,5 +81,6 @@ def class_list(name: str) -> tuple[str, ...]:
     return tuple(line for line in text.splitlines() if not line.startswith("#"))
 
 
-def _shortened(names: Sequence[str]) -> str:
+def shortened(names: Sequence[str]) -> str:
+    """The first names of a list, for a sentence."""
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")

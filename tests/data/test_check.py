@@ -1,0 +1,206 @@
+"""Looking over data sets: what is counted, and that everything that is wrong is named and exits with 1."""
+
+import json
+import re
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from image_files import CLASSES, encode, write_parquet
+from PIL import Image
+
+from pushpull_conv.benchmark import write_set
+from pushpull_conv.data import load_images
+from pushpull_conv.data.check import check_data
+from pushpull_conv.data.spec import class_list
+from pushpull_conv.errors import InputError
+
+PART = class_list("imagenet-100")
+
+
+def write_tree(root: Path, counts: dict[str, int], size=(40, 30)) -> None:
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for place in range(count):
+            Image.new("RGB", size, (place, 0, 0)).save(root / name / f"{place}.png")
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    write_tree(tmp_path / "train", {"ant": 3, "bee": 12})
+    write_tree(tmp_path / "val", {"ant": 2, "bee": 1})
+    return tmp_path
+
+
+def test_what_is_there_is_counted(tree):
+    Image.new("L", (10, 9)).save(tree / "train" / "ant" / "grey.png")
+    Image.new("CMYK", (300, 200)).save(tree / "train" / "bee" / "ink.jpg")
+    calls = []
+    found = check_data("folder", tree, on_images=lambda *call: calls.append(call))
+    assert found.problems == ()
+    train, test = found.splits
+    assert (train.split, train.counts, train.images, train.damaged) == ("train", {"ant": 4, "bee": 13}, 17, 0)
+    assert (train.smallest, train.largest) == ((10, 9), (300, 200))
+    assert train.modes == {"RGB": 15, "L": 1, "CMYK": 1}
+    assert (test.split, test.counts, test.modes) == ("test", {"ant": 2, "bee": 1}, {"RGB": 3})
+    assert [call for call in calls if call[1] == call[2]] == [("train", 17, 17), ("test", 3, 3)]
+
+
+def test_everything_that_is_wrong_is_named(tree):
+    (tree / "train" / "ant" / "0.png").write_bytes(b"text")
+    whole = (tree / "train" / "bee" / "7.png").read_bytes()
+    (tree / "train" / "bee" / "7.png").write_bytes(whole[: len(whole) // 2])
+    (tree / "val" / "ant" / "1.png").write_bytes(b"")
+    (tree / "train" / "bee" / "4.png.part").write_bytes(whole)
+    (tree / "train" / "bee" / "deeper").mkdir()
+    (tree / "train" / "bee" / ".hidden").write_text("is nobody's business")
+    (tree / "val" / "loose.png").write_bytes(whole)
+    write_tree(tree / "val", {"cat": 1})
+    (tree / "train" / "dog").mkdir()
+    found = check_data("folder", tree)
+    expected = [
+        r"train/cat' is missing, a class of folder",
+        r"class folder '.*train/bee' has 2 entries that are no images: 4.png.part, deeper",
+        r"class folder '.*train/dog' has no images",
+        r"image '.*train/ant/0.png' is truncated or not an image",
+        r"image '.*train/bee/7.png' is truncated or not an image",
+        r"2 classes have no train images: cat, dog",
+        r"val/dog' is missing, a class of folder",
+        r"'.*val' has 1 images in no class folder: loose.png",
+        r"image '.*val/ant/1.png' is truncated or not an image",
+        r"1 classes have no test images: dog",
+    ]
+    assert len(found.problems) == len(expected)
+    for pattern, problem in zip(expected, found.problems, strict=True):
+        assert re.search(pattern, problem), problem
+        assert "\n" not in problem
+    train, test = found.splits
+    assert (train.counts, train.damaged) == ({"ant": 2, "bee": 11, "cat": 0, "dog": 0}, 2)
+    assert (test.counts, test.damaged) == ({"ant": 1, "bee": 1, "cat": 1, "dog": 0}, 1)
+
+
+def test_class_folders_of_a_part_of_imagenet(tmp_path):
+    other = next(name for name in class_list("imagenet") if name not in PART)
+    write_tree(tmp_path / "train", {**dict.fromkeys(PART, 1), other: 1})
+    assert check_data("imagenet-100", tmp_path).problems == ()
+    (tmp_path / "train" / PART[5]).rename(tmp_path / "train" / "n00000000")
+    found = check_data("imagenet-100", tmp_path)
+    assert [re.sub(".*/", "", problem) for problem in found.problems] == [
+        "n00000000' is not a class of imagenet-100; remove it",
+        f"{PART[5]}' is missing, a class of imagenet-100; copy it",
+        f"1 classes have no train images: {PART[5]}",
+    ]
+    assert found.splits[0].images == 99
+
+
+def test_the_published_tiny_imagenet_has_other_files_by_right(tmp_path):
+    names = class_list("imagenet-200")
+    write_tree(tmp_path / "train", {f"{name}/images": 1 for name in names}, size=(64, 64))
+    for name in names:
+        (tmp_path / "train" / name / f"{name}_boxes.txt").write_text("")
+    assert check_data("tiny-imagenet", tmp_path).problems == ()
+    Image.new("RGB", (64, 63)).save(tmp_path / "train" / names[0] / "images" / "0.png")
+    (tmp_path / "train" / names[1] / "images" / "list.csv").write_text("")
+    found = check_data("tiny-imagenet", tmp_path).problems
+    assert len(found) == 3
+    assert re.search(f"'.*{names[1]}' has 1 entries that are no images: list.csv", found[0])
+    assert re.search(f"'.*{names[0]}/images/0.png' has 64 x 63 pixels, not 64 x 64", found[1])
+    assert found[2] == f"1 classes have no train images: {names[0]}"
+
+
+def test_rows_of_parquet_files(tmp_path):
+    images = [encode(np.full((32, 32, 3), place, np.uint8)) for place in range(20)]
+    labels = [place % 10 for place in range(20)]
+    write_parquet(tmp_path / "train-0.parquet", images, labels)
+    write_parquet(tmp_path / "test-0.parquet", [*images[:17], images[17][:50], None, images[19]], labels)
+    found = check_data("cifar10", tmp_path)
+    assert [split.damaged for split in found.splits] == [0, 2]
+    assert found.splits[0].counts == dict.fromkeys(CLASSES, 2)
+    assert len(found.problems) == 2
+    assert re.search(r"in row 17 of '.*test-0.parquet' is truncated or not an image", found.problems[0])
+    assert re.search(r"row 18 of '.*test-0.parquet' has no image bytes", found.problems[1])
+    (tmp_path / "test-0.parquet").write_bytes((tmp_path / "test-0.parquet").read_bytes()[:-9])
+    found = check_data("cifar10", tmp_path)
+    assert [split.split for split in found.splits] == ["train"]
+    assert re.search(r"test-0.parquet' is truncated or damaged", found.problems[0])
+
+
+def test_a_row_group_that_is_damaged_ends_the_split(tmp_path):
+    path = tmp_path / "test-0.parquet"
+    write_parquet(
+        path, [encode(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))] * 10, list(range(10))
+    )
+    content = bytearray(path.read_bytes())
+    content[4:40] = bytes(36)  # the header of the first page of images
+    path.write_bytes(content)
+    found = check_data("cifar10", tmp_path)
+    assert re.search(r"is truncated or damaged; .*; 10 images of test were not looked at", found.problems[0])
+
+
+def test_what_cannot_be_checked_is_refused(tmp_path):
+    for message, name, root in (
+        ("unknown data set 'imagenette'", "imagenette", tmp_path),
+        ("digits come with scikit-learn", "digits", tmp_path),
+        ("nowhere' is missing; give the folder of imagenet", "imagenet", tmp_path / "nowhere"),
+        ("has no images of imagenet in a layout that is known", "imagenet", tmp_path),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_data(name, root)
+
+
+# The command
+
+
+def test_the_command_prints_a_table_and_exits_with_1_where_something_is_wrong(pushpull, tree):
+    code, out, err = pushpull("data", "check", tree, "--data-set", "folder")
+    assert (code, err) == (0, "")
+    assert re.search(r"images +│ +15 │ +3 │", out)
+    assert re.search(r"bee +│ +12 │ +1 │", out)
+    assert out.endswith("nothing is wrong\n")
+    (tree / "val" / "bee" / "0.png").write_bytes(b"text")
+    code, out, err = pushpull("data", "check", tree, "--data-set", "folder")
+    assert (code, err) == (1, "")
+    assert re.search(r"wrong: image '.*val/bee/0.png' is truncated or not an image; replace it\n", out)
+    assert out.endswith("2 problems\n")
+
+
+def test_the_command_compares_a_corrupted_set_with_its_manifest(pushpull, tmp_path):
+    write_set(load_images("digits", "test")[:9], tmp_path / "set", corruptions=["fog", "contrast"])
+    code, out, _ = pushpull("data", "check", tmp_path / "set")
+    assert (code, "3 parts, 3 as written" in out) == (0, True)
+    pixels = bytearray((tmp_path / "set" / "fog.npy").read_bytes())
+    pixels[500] ^= 1
+    (tmp_path / "set" / "fog.npy").write_bytes(pixels)
+    code, out, _ = pushpull("data", "check", tmp_path / "set")
+    assert code == 1
+    assert re.search(r"wrong: '.*fog.npy' was changed or damaged since it was written", out)
+
+
+def test_the_command_says_what_it_needs(pushpull, tree, tmp_path):
+    code, _, err = pushpull("data", "check", tree)
+    assert (code, "name its data set (--data-set)" in err) == (2, True)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "manifest.json").write_text(json.dumps({"sha256": {}}))
+    code, _, err = pushpull("data", "check", tmp_path / "set", "--data-set", "folder")
+    assert (code, "leave out --data-set" in err) == (2, True)
+    code, out, _ = pushpull("data", "check", "--help")
+    assert (code, "Example: pushpull data check" in out) == (0, True)
+
+
+def test_tar_shards_are_checked(tree, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tree / "cache"))
+    shards = tree / "shards"
+    shards.mkdir()
+    (shards / "classes.txt").write_text("ant\nbee\n")
+    (tree / "0.cls").write_text("0")
+    (tree / "train" / "ant" / "1.png").write_bytes(b"text")
+    with tarfile.open(shards / "train-0.tar", "w") as shard:
+        for place in (0, 1):
+            shard.add(tree / "train" / "ant" / f"{place}.png", f"{place}.png")
+            shard.add(tree / "0.cls", f"{place}.cls")
+    found = check_data("folder", shards)
+    assert (found.splits[0].counts, found.splits[0].damaged) == ({"ant": 1, "bee": 0}, 1)
+    assert re.search(r"image '1.png' in '.*train-0.tar' is truncated or not an image", found.problems[0])
+    (shards / "train-1.tar.gz").write_text("")
+    assert re.search("is compressed", check_data("folder", shards).problems[0])
