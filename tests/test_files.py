@@ -12,9 +12,14 @@ from pushpull_conv.files import atomic_write, cell_file
 def test_a_full_disk_is_told_in_one_line_and_leaves_what_was_there(tmp_path):
     file = tmp_path / "jobs.json"
     file.write_text("before")
-    with pytest.raises(InputError) as caught, atomic_write(file) as temporary:
-        temporary.write_text("half of it")
-        Path("/dev/full").write_text("the rest")
+
+    def write():
+        with atomic_write(file) as temporary:
+            temporary.write_text("half of it")
+            Path("/dev/full").write_text("the rest")
+
+    with pytest.raises(InputError) as caught:
+        write()
     assert str(file) in str(caught.value)
     assert "No space left on device" in str(caught.value)
     assert "\n" not in str(caught.value)
