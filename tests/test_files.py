@@ -1,0 +1,36 @@
+"""Files that appear whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from pushpull_conv import InputError
+from pushpull_conv.files import atomic_write, cell_file
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+def test_a_full_disk_is_told_in_one_line_and_leaves_what_was_there(tmp_path):
+    file = tmp_path / "jobs.json"
+    file.write_text("before")
+
+    def write():
+        with atomic_write(file) as temporary:
+            temporary.write_text("half of it")
+            Path("/dev/full").write_text("the rest")
+
+    with pytest.raises(InputError) as caught:
+        write()
+    assert str(file) in str(caught.value)
+    assert "No space left on device" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "file"):
+        (tmp_path / "missing").read_text()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_clean_images_have_a_file_of_their_own():
+    assert len({cell_file("clean", 0), *(cell_file("fog", severity) for severity in range(1, 6))}) == 6
