@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,8 @@ class CellStore:
         """Write down whose cells these are, or make sure that those there have the same owner."""
         path = self.folder / "header.json"
         if not path.exists():
-            _write_json(path, {**owner, **dataclasses.asdict(header)})
-        # Read also what was just written: another process may have been there at the same time.
+            _write_first(path, {**owner, **dataclasses.asdict(header)})
+        # Read also what was just written: another process may have been there before.
         found = {**_LATER_FIELDS, **read_json(path)}
         for name, value in json.loads(json.dumps({**owner, **header.compared()})).items():
             if found.get(name) != value:
@@ -68,6 +69,19 @@ def _read_cell(path: Path) -> Cell:
         return Cell.from_json(read_json(path))
     except InputError as error:
         raise InputError(f"finished cell '{path}' is damaged ({error}); delete it to count it again") from error
+
+
+def _write_first(path: Path, content: Any) -> None:
+    """Write a whole file unless there is one: of several processes at the same time one does, and none replaces it."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        whole = Path(folder, path.name)
+        _write_json(whole, content)
+        try:
+            path.hardlink_to(whole)
+        except FileExistsError:
+            return
+        except OSError:  # the file system has no hard links; there the last of several is the one
+            whole.replace(path)
 
 
 def _write_json(path: Path, content: Any) -> None:

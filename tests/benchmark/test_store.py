@@ -1,0 +1,65 @@
+"""The folder of finished cells, claimed by several at the same time."""
+
+import dataclasses
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from pushpull_conv.benchmark import Header, store
+from pushpull_conv.benchmark.store import CellStore
+from pushpull_conv.errors import InputError
+
+HEADER = Header("digits", "test", "f00", 1, ("a",), "cifar10-c", 1, seed=0, frost=None, version="1")
+CLAIMANTS = 8
+
+
+@pytest.fixture
+def claim_together(tmp_path, monkeypatch):
+    """Claim one folder with several seeds, of whom none finds another's claim at first; give the seeds let in."""
+
+    def claim_all(seeds):
+        together, write = Barrier(len(seeds)), store._write_json
+
+        def write_together(path, content):
+            together.wait()
+            write(path, content)
+
+        monkeypatch.setattr(store, "_write_json", write_together)
+        with ThreadPoolExecutor(len(seeds)) as claimants:
+            return [seed for seed, let_in in zip(seeds, claimants.map(claim, seeds), strict=True) if let_in]
+
+    def claim(seed):
+        try:
+            CellStore(tmp_path / "cells", model="m", weights="w", header=dataclasses.replace(HEADER, seed=seed))
+        except InputError as error:
+            assert "holds cells with seed" in str(error)
+            return False
+        return True
+
+    return claim_all
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_of_first_claimants_that_differ_one_is_let_in(claim_together, tmp_path, attempt):
+    found = claim_together(range(CLAIMANTS))
+    assert found == [json.loads((tmp_path / "cells" / "header.json").read_text())["seed"]]
+    assert os.listdir(tmp_path / "cells") == ["header.json"]
+
+
+def test_first_claimants_that_agree_are_all_let_in(claim_together):
+    assert claim_together([3] * CLAIMANTS) == [3] * CLAIMANTS
+
+
+def test_a_folder_on_a_file_system_without_hard_links_can_be_claimed(tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    for _ in range(2):
+        CellStore(tmp_path, model="m", weights="w", header=HEADER)
+    with pytest.raises(InputError, match="holds cells with seed 0, not 1"):
+        CellStore(tmp_path, model="m", weights="w", header=dataclasses.replace(HEADER, seed=1))
