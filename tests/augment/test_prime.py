@@ -305,6 +305,14 @@ def test_an_even_grey_image_may_change_but_black_without_colour_maps_stays_black
     assert prime(grey, index=torch.arange(40), epoch=0, seed=0).float().std() > 10
 
 
+def test_autocast_changes_nothing():
+    """A training step in half precision augments inside of autocast."""
+    call = {"index": torch.arange(8), "epoch": 0, "seed": 0}
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = prime(pictures(8), **call)
+    assert torch.equal(inside, prime(pictures(8), **call))
+
+
 def test_an_empty_batch_is_an_empty_batch():
     assert prime(pictures(0), index=torch.arange(0), epoch=0, seed=0).shape == (0, 3, 32, 32)
 

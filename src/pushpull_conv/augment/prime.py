@@ -104,8 +104,9 @@ def prime(images: Tensor, *, index: Tensor, epoch: int, seed: int, settings: Pri
     result = torch.empty_like(images)
     if len(images) == 0:
         return result
-    for part, places, output in zip(images.split(size), index.split(size), result.split(size), strict=True):
-        output.copy_(_augment(part, places, epoch, seed, settings))
+    with torch.autocast(images.device.type, enabled=False):  # a training in half precision augments as any other
+        for part, places, output in zip(images.split(size), index.split(size), result.split(size), strict=True):
+            output.copy_(_augment(part, places, epoch, seed, settings))
     return result
 
 
