@@ -43,18 +43,18 @@ def left_behind(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-@pytest.mark.parametrize(
-    "command", ["", "run", "train", "evaluate", "compare", "export", "corrupt", "augment", "explain"]
-)
+COMMANDS = ["run", "train", "benchmark", "submit", "status", "evaluate", "compare", "export", "corrupt", "augment"]
+COMMANDS += ["explain"]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_shows_an_example(pushpull, command):
     code, out, _ = pushpull(*command.split(), "--help")
     assert code == 0
     if command:
         assert re.search(rf"Example: pushpull {command} \S+", out), out
     else:
-        assert all(
-            word in out for word in ("run", "train", "evaluate", "compare", "export", "corrupt", "augment", "explain")
-        )
+        assert all(word in out for word in COMMANDS)
 
 
 def test_evaluate_counts_prints_and_keeps(pushpull, model_file, tmp_path):
@@ -120,6 +120,8 @@ def refused(result, *words):
         (["run", "quickstart", "--set", "benchmark.frost=no-such-folder"], ["frost", "no-such-folder"]),
         (["run", "quickstart", "--set", "training.batch_size=5000"], ["1442 images", "batch_size"]),
         (["run", "quickstart", "--data", "digits"], ["scikit-learn", "digits"]),
+        (["benchmark", "quickstart", "--variant", "PP3", "--corruption", "fogg"], ["corruption 'fogg'", "'fog'"]),
+        (["benchmark", "quickstart", "--variant", "PP3", "--corruption", "fog"], ["model.safetensors", "exist"]),
         (["train", "quickstart", "--variant", "PP5"], ["unknown variant 'PP5'", "did you mean 'PP3'", "baseline"]),
         (["run", "cifar10-resnet20", "--data", "no-such-folder"], ["no-such-folder", "is missing"]),
     ],

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 
@@ -60,3 +61,26 @@ def test_students_epochs_and_augmentations_reach_the_report(pushpull, tmp_path):
     page = (tmp_path / "report" / "index.html").read_text()
     assert "Robustness while it is learned" in page
     assert "PRIME+PP3: PRIME draws operations that come close to test corruptions" in page
+
+
+@pytest.mark.slow
+def test_a_benchmark_in_parts_counts_what_a_whole_one_counts(pushpull, tmp_path):
+    """Of the model and of its kept epoch; the results come with the call that finds all parts."""
+    call = ["quickstart", *TINY, "--set", "training.epochs=2", "--set", "benchmark.every=1", "--variant", "PP3"]
+    assert pushpull("train", *call, "--out", tmp_path / "a")[0] == 0
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    for part in (["clean", "fog"], ["snow"]):
+        words = [word for name in part for word in ("--corruption", name)]
+        assert pushpull("benchmark", *call, "--out", tmp_path / "a", *words)[0] == 0
+    for folder in (tmp_path / "a" / "PP3", tmp_path / "a" / "PP3" / "epochs" / "001"):
+        counted = {path.name for path in (folder / "cells").iterdir()} - {"header.json"}
+        severities = [f"{name}-{severity}.json" for name in ("fog", "snow") for severity in range(1, 6)]
+        assert counted == {"clean.json", *severities}
+        assert not (folder / "results.json").exists()
+    kept = (tmp_path / "a" / "PP3" / "cells" / "fog-3.json").stat().st_mtime_ns
+    for run in ("a", "b"):
+        assert pushpull("benchmark", *call, "--out", tmp_path / run)[0] == 0
+    assert (tmp_path / "a" / "PP3" / "cells" / "fog-3.json").stat().st_mtime_ns == kept
+    for name in ("PP3", "PP3/epochs/001"):
+        parts, whole = (Results.load(tmp_path / run / name / "results.json") for run in ("a", "b"))
+        assert (parts.clean, parts.cells) == (whole.clean, whole.cells)
