@@ -1,9 +1,12 @@
 """Several processes that work as one."""
 
+import contextlib
 import csv
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +43,61 @@ def test_more_devices_than_there_are_are_refused(devices):
 def test_when_one_process_fails_the_others_are_stopped():
     command = "import os, time, sys; time.sleep(60) if os.environ['RANK'] == '0' else sys.exit(7)"
     assert launch([sys.executable, "-c", command], 2) == 7
+
+
+# Two processes that tell their numbers, one of which does not end when asked to.
+LAUNCHER = """
+import sys
+from pathlib import Path
+from pushpull_conv import ranks
+ranks._GRACE_SECONDS = 1
+program = "import os, pathlib, signal, sys, time; rank = os.environ['RANK'];"
+program += "signal.signal(signal.SIGTERM, signal.SIG_IGN if rank == '1' else signal.SIG_DFL);"
+program += "pathlib.Path(sys.argv[1], rank).touch(); time.sleep(60)"
+sys.exit(ranks.launch([sys.executable, "-c", program, sys.argv[1]], 2))
+"""
+
+
+@contextlib.contextmanager
+def started(*call, until):
+    """Start a program in a process group of its own, wait for its files, and leave none of the group running."""
+    program = subprocess.Popen(call, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        deadline = time.monotonic() + 240
+        while not all(file.exists() for file in until):
+            assert program.poll() is None, "ended by itself"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield program
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGKILL)
+        program.wait()
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_sigterm_leaves_no_process_running_not_even_one_that_waits_for_ever(tmp_path):
+    began = [tmp_path / rank for rank in "01"]
+    with started(sys.executable, "-c", LAUNCHER, str(tmp_path), until=began) as launcher:
+        launcher.terminate()
+        assert launcher.wait(30) == 128 + signal.SIGTERM
+        with pytest.raises(ProcessLookupError):
+            os.killpg(launcher.pid, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_a_training_of_two_processes_ends_when_it_is_terminated(tmp_path):
+    """Under Lightning's own handler each waits for the other for ever."""
+    endless = ["training.epochs=10000", "training.batch_size=480", "variants=[baseline]"]
+    call = [sys.executable, "-m", "pushpull_conv.cli", "train", "quickstart", "--out", str(tmp_path)]
+    call += [word for setting in endless for word in ("--set", setting)]
+    with started(*call, "--devices", "2", until=[tmp_path / "baseline" / "last.ckpt"]) as training:
+        training.terminate()
+        assert training.wait(60) == 128 + signal.SIGTERM
+        with pytest.raises(ProcessLookupError):
+            os.killpg(training.pid, 0)
+    assert not (tmp_path / "baseline" / "model.safetensors").exists()
 
 
 TOGETHER = """

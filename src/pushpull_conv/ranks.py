@@ -3,12 +3,15 @@
 Every process runs the same program; what only one may do, the first does. Started by `launch`, or by ``torchrun``.
 """
 
+import contextlib
 import dataclasses
 import os
+import signal
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -17,6 +20,9 @@ import torch.distributed as dist
 from pushpull_conv.errors import InputError
 
 Made = TypeVar("Made")
+
+_GRACE_SECONDS = 20
+"""So long a process may take to end when it is asked to; one that waits for another on the GPU never does."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +99,7 @@ def launched() -> bool:
 def launch(command: Sequence[str], devices: int) -> int:
     """Run ``command`` once for each of several devices of this machine, and wait.
 
-    When one process fails the others are stopped.
+    When one process fails, or this one is ended by SIGTERM, the others are stopped.
 
     Args:
         command: A program that calls `join`.
@@ -106,18 +112,33 @@ def launch(command: Sequence[str], devices: int) -> int:
         InputError: There are not so many devices.
     """
     _require_devices(devices)
-    processes = [subprocess.Popen(command, env=environment) for environment in _environments(devices)]
-    try:
+    processes: list[subprocess.Popen[bytes]] = []
+    with _stopped_at_the_end(processes):
+        processes.extend(subprocess.Popen(command, env=environment) for environment in _environments(devices))
         while (statuses := [process.poll() for process in processes]).count(0) < devices:
             if failed := next((status for status in statuses if status), None):
                 return failed
             time.sleep(0.05)
         return 0
+
+
+@contextlib.contextmanager
+def _stopped_at_the_end(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Leave none of the processes running, also where SIGTERM ends this one."""
+    found = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
     finally:
         for process in processes:
             process.terminate()
+        deadline = time.monotonic() + _GRACE_SECONDS
         for process in processes:
-            process.wait()
+            try:
+                process.wait(max(0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        signal.signal(signal.SIGTERM, found)
 
 
 def _require_devices(devices: int) -> None:

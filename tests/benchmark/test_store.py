@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -35,8 +34,7 @@ def claim_together(tmp_path, monkeypatch):
     def claim(seed):
         try:
             CellStore(tmp_path / "cells", model="m", weights="w", header=dataclasses.replace(HEADER, seed=seed))
-        except InputError as error:
-            assert "holds cells with seed" in str(error)
+        except InputError:
             return False
         return True
 
@@ -47,7 +45,7 @@ def claim_together(tmp_path, monkeypatch):
 def test_of_first_claimants_that_differ_one_is_let_in(claim_together, tmp_path, attempt):
     found = claim_together(range(CLAIMANTS))
     assert found == [json.loads((tmp_path / "cells" / "header.json").read_text())["seed"]]
-    assert os.listdir(tmp_path / "cells") == ["header.json"]
+    assert [file.name for file in (tmp_path / "cells").iterdir()] == ["header.json"]
 
 
 def test_first_claimants_that_agree_are_all_let_in(claim_together):

@@ -1,6 +1,8 @@
 """What a user sees of a training while it runs, and the record that stays."""
 
 import csv
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,24 @@ class EpochLog(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the rows back from the checkpoint."""
         self.rows = state_dict["rows"]
+
+
+class PlainTermination(Callback):
+    """Let SIGTERM end a training as it ends any other program: at once, and with a status that says so.
+
+    Lightning's handler ends it with status 0, as if the model were there, and has several ranks wait for each other.
+    Nothing is lost without it, because every epoch's checkpoint is whole. Make it before the training starts.
+    """
+
+    def __init__(self) -> None:
+        self.found = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put back what Lightning has just replaced."""
+        if threading.current_thread() is threading.main_thread():  # elsewhere Lightning leaves the signals alone, too
+            signal.signal(signal.SIGTERM, self.found)
+        if trainer.received_sigterm:
+            signal.raise_signal(signal.SIGTERM)
 
 
 class KeptEpochs(Callback):

@@ -1,7 +1,6 @@
 """Train one variant of a recipe, resuming where an earlier call was stopped."""
 
 import logging
-import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from torch import Tensor
 
@@ -31,7 +29,7 @@ from pushpull_conv.data import (
 from pushpull_conv.files import METRICS_FILE, MODEL_FILE, UNREADABLE_FILE, atomic_write
 from pushpull_conv.models import IMAGENET_MEAN, IMAGENET_STD, Classifier, ModelSpec, save_checkpoint
 from pushpull_conv.ranks import ALONE, Ranks
-from pushpull_conv.training.callbacks import EpochLog, KeptEpochs, TrainingProgress, UnreadableLog
+from pushpull_conv.training.callbacks import EpochLog, KeptEpochs, PlainTermination, TrainingProgress, UnreadableLog
 from pushpull_conv.training.module import BatchAugmentation, ClassifierTraining
 from pushpull_conv.training.recipe import Recipe
 from pushpull_conv.training.shared_statistics import with_shared_statistics
@@ -83,7 +81,11 @@ def fit(
         lesson=variant.distillation,
         teacher=teacher,
     )
-    callbacks: list[Callback] = [EpochLog(folder / METRICS_FILE), TrainingProgress(variant.name, console)]
+    callbacks: list[Callback] = [
+        PlainTermination(),
+        EpochLog(folder / METRICS_FILE),
+        TrainingProgress(variant.name, console),
+    ]
     if recipe.benchmark.every:
         callbacks.append(KeptEpochs(folder, classifier, spec, recipe.benchmark.every))
     if recipe.data.unreadable == "skip":
@@ -93,16 +95,13 @@ def fit(
         warnings.filterwarnings(
             "ignore", module="lightning"
         )  # advice on data loaders and old folders, meant for others
-        try:
-            _trainer(recipe, folder, device, callbacks, ranks).fit(
-                module,
-                batches,
-                EvaluationBatches(_part_of(test, ranks, device), batch_size=500),
-                ckpt_path=last if last.exists() else None,
-                weights_only=True,
-            )
-        except SIGTERMException as stopped:  # which would end the process as if all were well
-            raise SystemExit(128 + signal.SIGTERM) from stopped
+        _trainer(recipe, folder, device, callbacks, ranks).fit(
+            module,
+            batches,
+            EvaluationBatches(_part_of(test, ranks, device), batch_size=500),
+            ckpt_path=last if last.exists() else None,
+            weights_only=True,
+        )
     if ranks.is_first:
         save_checkpoint(folder / MODEL_FILE, classifier, spec)
     ranks.wait()
