@@ -8,14 +8,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from image_files import encode, write_parquet
 from PIL import Image
 from torch.utils.data import DataLoader
+from torchvision.transforms import v2
 
 from pushpull_conv.benchmark.suites import suite_of
-from pushpull_conv.data import ImageSet, ImageStream, load_images, open_images, parquet
+from pushpull_conv.data import ImageSet, ImageStream, PictureBatches, Preparation, load_images, open_images, parquet
 from pushpull_conv.data.parquet import list_parquet
-from pushpull_conv.data.pixels import decode_picture
+from pushpull_conv.data.pixels import decode_picture, scaled_part, scaled_size
 from pushpull_conv.data.spec import DataSpec
 from pushpull_conv.errors import InputError
 
@@ -168,6 +171,45 @@ def test_large_photographs_are_decoded_at_a_part_of_their_size(size, part):
     assert part == 1 or min(reduced.size) >= 1.15 * 256
     thumbnails = [np.asarray(image.resize((256, 256), Image.Resampling.BILINEAR), float) for image in (whole, reduced)]
     assert np.abs(thumbnails[0] - thumbnails[1]).mean() < 1
+
+
+# Parts of scaled pictures
+
+
+@given(st.integers(8, 90), st.integers(8, 90), st.integers(8, 40), st.data())
+@settings(max_examples=60)
+def test_a_part_that_is_scaled_alone_is_that_of_the_whole(width, height, shorter, data):
+    noise = np.random.default_rng(width * height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    whole = v2.functional.resize(picture, shorter, v2.InterpolationMode.BILINEAR)
+    size = scaled_size(picture, shorter)
+    assert size == whole.size
+    left, right = sorted(data.draw(st.lists(st.integers(0, size[0]), min_size=2, max_size=2, unique=True)))
+    upper, lower = sorted(data.draw(st.lists(st.integers(0, size[1]), min_size=2, max_size=2, unique=True)))
+    box = (left, upper, right, lower)
+    part = np.asarray(scaled_part(picture, size, box)).astype(int)
+    assert np.abs(part - np.asarray(whole.crop(box))).max() <= 1  # of noise, where half a pixel would move it far
+
+
+def test_a_photograph_for_training_is_that_of_torchvision(tmp_path):
+    """Scaled and cut at the centre, and mirrored half of the time."""
+    smooth = np.random.default_rng(2).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    for place in range(8):
+        path = tmp_path / "train" / "a" / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.roll(smooth, place, 1)).resize((500, 375), Image.Resampling.BICUBIC).save(path)
+    source = open_images("folder", "train", root=tmp_path)
+    batches = PictureBatches(source, batch_size=8, seed=0, preparation=Preparation(flip=True), workers=0)
+    steps = v2.Compose([v2.Resize(256), v2.CenterCrop(224), v2.PILToTensor()])
+    ((images, _, index),) = list(batches)
+    assert images.is_contiguous()
+    mirrored = 0
+    for image, place in zip(images.int(), index.tolist(), strict=True):
+        expected = steps(source.picture(place)).int()
+        same, flipped = ((image - side).abs().max().item() <= 1 for side in (expected, expected.flip(-1)))
+        assert same != flipped
+        mirrored += flipped
+    assert 0 < mirrored < 8
 
 
 # Greyscale

@@ -49,7 +49,8 @@ def decode_picture(content: bytes, name: str, spec: DataSpec, *, reduced: bool =
                 raise InputError(f"image {name} has {sides}")
             if spec.resize is not None and reduced:
                 image.draft(None, (math.ceil(_SPARE * spec.resize),) * 2)  # other files than JPEG: nothing happens
-            picture = image.convert("RGB")
+            image.load()
+            picture = image if image.mode == "RGB" else image.convert("RGB")  # of its own mode it would make a copy
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # damage surfaces as any of them
@@ -57,15 +58,26 @@ def decode_picture(content: bytes, name: str, spec: DataSpec, *, reduced: bool =
     return picture.convert("L").convert("RGB") if spec.greyscale else picture
 
 
-def scaled(image: Image.Image, shorter: int) -> Image.Image:
-    """Scale the shorter side to ``shorter`` pixels, by the bilinear filter."""
-    short = min(image.size)
-    width, height = (int(shorter * length / short) for length in image.size)
-    return image.resize((width, height), Image.Resampling.BILINEAR)
+def scaled_size(image: Image.Image, shorter: int) -> tuple[int, int]:
+    """Width and height of an image whose shorter side is scaled to ``shorter`` pixels."""
+    width, height = (int(shorter * length / min(image.size)) for length in image.size)
+    return width, height
+
+
+def scaled_part(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
+    """Scale an image to ``size`` by the bilinear filter and cut ``box`` out of it: left, upper, right and lower border.
+
+    What is not in the box is not scaled, which halves the time of a crop of 224 x 224 out of 341 x 256 pixels. The
+    filter's rounding moves some values by 1 of 255 levels from those of an image that is scaled as a whole.
+    """
+    across, down = image.width / size[0], image.height / size[1]
+    left, upper, right, lower = box
+    part = (left * across, upper * down, min(right * across, image.width), min(lower * down, image.height))
+    return image.resize((right - left, lower - upper), Image.Resampling.BILINEAR, box=part)
 
 
 def _resize_and_crop(image: Image.Image, shorter: int, side: int) -> Image.Image:
     """Scale the shorter side to ``shorter`` pixels and cut the central ``side`` x ``side``."""
-    image = scaled(image, shorter)
+    image = image.resize(scaled_size(image, shorter), Image.Resampling.BILINEAR)
     left, top = round((image.width - side) / 2), round((image.height - side) / 2)
     return image.crop((left, top, left + side, top + side))

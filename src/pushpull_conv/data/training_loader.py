@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pushpull_conv.data.batches import PADDING, require_batches
-from pushpull_conv.data.pixels import scaled
+from pushpull_conv.data.pixels import scaled_part, scaled_size
 from pushpull_conv.data.places import epoch_order
 from pushpull_conv.data.source import ImageSource
 from pushpull_conv.errors import InputError
@@ -153,21 +153,21 @@ class _Pictures(Dataset["_Made"]):
         while len(pictures) < count:
             pictures.append(augment(picture) if augment else picture)
         place, flip = random.random(2), bool(random.integers(2)) and self.preparation.flip
-        pixels = [self._cut(picture, place) for picture in pictures]
-        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-        return (images.flip(-1) if flip else images).contiguous()
+        cuts = [self._cut(picture, place) for picture in pictures]
+        pixels = [np.asarray(ImageOps.mirror(cut) if flip else cut) for cut in cuts]
+        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
-    def _cut(self, picture: Image.Image, place: np.ndarray) -> np.ndarray:
+    def _cut(self, picture: Image.Image, place: np.ndarray) -> Image.Image:
         """Scale and crop one picture; ``place`` in [0, 1)^2 is where between the borders, from the top left."""
-        (height, width), crop = self.source.size, self.preparation.crop
-        if self.source.resize is not None:
-            picture = scaled(picture, self.source.resize)
-        elif crop:
+        (height, width), resize, crop = self.source.size, self.source.resize, self.preparation.crop
+        if crop and resize is None:
             picture = ImageOps.expand(picture, PADDING)
-        spare = picture.height - height, picture.width - width
-        begins = place * (np.array(spare) + 1) if crop else np.round(np.array(spare) / 2)
+        size = picture.size if resize is None else scaled_size(picture, resize)
+        spare = np.array([size[1] - height, size[0] - width])
+        begins = place * (spare + 1) if crop else np.round(spare / 2)
         top, left = begins.astype(int).tolist()
-        return np.asarray(picture.crop((left, top, left + width, top + height)))
+        box = (left, top, left + width, top + height)
+        return picture.crop(box) if size == picture.size else scaled_part(picture, size, box)
 
 
 _Made = tuple[Tensor | None, int, int, str]
