@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from statistics import fmean, stdev
 
 import pytest
 
@@ -15,14 +16,20 @@ RUNS = sorted(path.parent for path in (ROOT / "results").glob("*/recipe.yaml"))
 
 def results_of(run):
     recipe = load_recipe(str(run / "recipe.yaml"))
-    return recipe, {variant.name: Results.load(run / variant.name / "results.json") for variant in recipe.variants}
+    return recipe, {one.name: Results.load(run / one.name / "results.json") for one in recipe.trainings}
 
 
-def scores_of(result, base):
-    """The measures, written out from the counts without the package's own metrics."""
-    error = {key: 1 - cell.top1 / cell.n for key, cell in result.cells.items()}
-    reference = {key: 1 - cell.top1 / cell.n for key, cell in base.cells.items()}
-    clean, clean_base = 1 - result.clean.top1 / result.clean.n, 1 - base.clean.top1 / base.clean.n
+def trainings_of(recipe, results, variant):
+    return [result for name, result in results.items() if recipe.variant(name).name.split("@")[0] == variant]
+
+
+def scores_of(results, bases):
+    """The measures, written out from the counts without the package's own metrics; of several trainings' mean."""
+    error, reference = (
+        {key: fmean(1 - one.cells[key].top1 / one.cells[key].n for one in several) for key in several[0].cells}
+        for several in (results, bases)
+    )
+    clean, clean_base = (fmean(1 - one.clean.top1 / one.clean.n for one in several) for several in (results, bases))
     mean, mean_base = sum(error.values()) / 75, sum(reference.values()) / 75
     ratios, rises = [], []
     for name in CORRUPTIONS:
@@ -44,24 +51,29 @@ def scores_of(result, base):
 def test_the_table_follows_from_the_counts(run):
     recipe, results = results_of(run)
     rows = {row["model"]: row for row in csv.DictReader((run / "report" / "table.csv").open())}
-    assert list(rows) == list(results)
-    for name, result in results.items():
-        assert len(result.cells) == 75
-        for measure, value in scores_of(result, results[recipe.baseline]).items():
-            assert float(rows[name][measure]) == pytest.approx(value, abs=1e-12), (name, measure)
+    assert list(rows) == [variant.name for variant in recipe.variants]
+    base = trainings_of(recipe, results, recipe.baseline)
+    for name, row in rows.items():
+        several = trainings_of(recipe, results, name)
+        assert {len(result.cells) for result in several} == {75}
+        each = [scores_of([result], base) for result in several]
+        for measure, value in scores_of(several, base).items():
+            assert float(row[measure]) == pytest.approx(value, abs=1e-12), (name, measure)
+            spread = stdev(scores[measure] for scores in each) if len(each) > 1 else ""
+            assert (row[f"{measure}_sd"] and float(row[f"{measure}_sd"])) == pytest.approx(spread, abs=1e-12)
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_the_readme_prints_the_table_of_the_report(run):
     table = [line for line in (run / "report" / "table.md").read_text().splitlines() if line.startswith("|")]
-    comparison = table[: 2 + len(results_of(run)[1])]
+    comparison = table[: 2 + len(load_recipe(str(run / "recipe.yaml")).variants)]
     assert "\n".join(comparison) in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_the_shipped_models_are_those_of_the_recipe(run):
     recipe, results = results_of(run)
-    for variant in recipe.variants:
+    for variant in recipe.trainings:
         _, spec = load_checkpoint(run / variant.name / "model.safetensors")
         assert spec.name == recipe.model.name
         assert spec.pushpull == (variant.pushpull.model_dump() if variant.pushpull else None)

@@ -5,8 +5,10 @@ import json
 import shutil
 
 import pytest
+from safetensors.torch import load_file
 
 from pushpull_conv import CORRUPTIONS, Results, mean_error, r_net
+from pushpull_conv.training.recipe import load_recipe
 
 TINY = ["--set", "training.epochs=1", "--set", "training.batch_size=128"]
 
@@ -84,3 +86,22 @@ def test_a_benchmark_in_parts_counts_what_a_whole_one_counts(pushpull, tmp_path)
     for name in ("PP3", "PP3/epochs/001"):
         parts, whole = (Results.load(tmp_path / run / name / "results.json") for run in ("a", "b"))
         assert (parts.clean, parts.cells) == (whole.clean, whole.cells)
+
+
+@pytest.mark.slow
+def test_a_run_can_be_given_more_trainings_but_no_other_settings(pushpull, tmp_path):
+    call = ["train", "quickstart", *TINY, "--out", tmp_path, "--set"]
+    assert pushpull(*call, "variants=[baseline]")[0] == 0
+    first = (tmp_path / "baseline" / "model.safetensors").stat().st_mtime_ns
+    assert pushpull(*call, "variants=[baseline]", "--set", "repeats=2")[0] == 0
+    assert (tmp_path / "baseline" / "model.safetensors").stat().st_mtime_ns == first
+    assert load_recipe(str(tmp_path / "recipe.yaml")).repeats == 2
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("baseline", "baseline@1235")]
+    assert not weights[0]["conv1.weight"].equal(weights[1]["conv1.weight"])
+
+    again = [*call, "variants=[baseline]", "--set"]
+    assert pushpull(*again, "seed=1235")[2].count("seed is 1234 there, 1235 here") == 1
+    assert "variants is ['baseline', 'baseline@1235'] there, ['baseline'] here" in pushpull(*again, "repeats=1")[2]
+    swapped = [*call, "variants=[PP3, baseline]", "--set", "repeats=2"]
+    assert "variants is ['baseline', 'baseline@1235'] there, ['PP3', 'baseline'] here" in pushpull(*swapped)[2]
+    assert load_recipe(str(tmp_path / "recipe.yaml")).repeats == 2

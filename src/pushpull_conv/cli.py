@@ -122,7 +122,7 @@ def train(
     """
     _on_devices(devices)
     experiment = _experiment(recipe, data, out, settings)
-    names = variant or [known.name for known in experiment.recipe.variants]
+    names = variant or [known.name for known in experiment.recipe.trainings]
     for chosen in [experiment.recipe.variant(name) for name in names]:
         experiment.console.print(f"model: {experiment.train(chosen)}", highlight=False, soft_wrap=True)
 
@@ -152,7 +152,7 @@ def benchmark(
     cells = named_cells(corruption) if corruption else None
     _on_devices(devices)
     experiment = _experiment(recipe, data, out, settings)
-    names = variant or [known.name for known in experiment.recipe.variants]
+    names = variant or [known.name for known in experiment.recipe.trainings]
     for chosen in [experiment.recipe.variant(name) for name in names]:
         if cells is None:
             experiment.benchmark(chosen)

@@ -115,7 +115,7 @@ def folders_with_results(folder: Path) -> list[Path]:
     if not inside:
         raise InputError(f"'{folder}' holds no {RESULTS_FILE}; give folders that pushpull run or evaluate wrote")
     if (folder / RECIPE_FILE).exists():
-        names = [variant.name for variant in load_recipe(str(folder / RECIPE_FILE)).variants]
+        names = [variant.name for variant in load_recipe(str(folder / RECIPE_FILE)).trainings]
         return [inside[name] for name in names if name in inside]
     return list(inside.values())
 

@@ -84,11 +84,11 @@ class Experiment:
     def run(self) -> Path:
         """Train, benchmark and compare all variants; return the report's page."""
         self.check()
-        for variant in self.recipe.variants:
+        for variant in self.recipe.trainings:
             self.train(variant)
-        for variant in self.recipe.variants:
+        for variant in self.recipe.trainings:
             self.benchmark(variant)
-        folders = [self.folder / variant.name for variant in self.recipe.variants]
+        folders = [self.folder / variant.name for variant in self.recipe.trainings]
         report = self.folder / REPORT_FOLDER
         return self.ranks.by_first(lambda: compare(folders, self.recipe.baseline, report, console=self.console))
 
@@ -180,20 +180,34 @@ class Experiment:
         return self._images[split]
 
     def _claim_folder(self) -> None:
-        """Store the resolved recipe in the folder, or make sure that the one stored there is the same."""
+        """Store the resolved recipe in the folder, unless what is done there was done with other settings."""
         stored = writable_folder(self.folder) / RECIPE_FILE
         begun = any(self.folder.glob("*/*.ckpt")) or (self.folder / CLUSTER_FOLDER).exists()
-        if not begun:  # nor submitted, so nothing of another recipe can be mixed in
-            with atomic_write(stored) as temporary:
-                temporary.write_text(self.recipe.to_yaml(), encoding="utf-8")
-        elif difference := _difference(load_recipe(str(stored)).model_dump(), self.recipe.model_dump()):
+        if begun and (difference := _conflict(load_recipe(str(stored)), self.recipe)):
             raise InputError(f"'{self.folder}' holds a run of another recipe ({difference}); choose another --out")
+        resolved = self.recipe.to_yaml()
+        if not stored.exists() or stored.read_text(encoding="utf-8") != resolved:
+            with atomic_write(stored) as temporary:
+                temporary.write_text(resolved, encoding="utf-8")
+
+
+def _conflict(stored: Recipe, wanted: Recipe) -> str:
+    """Return the first setting in which a stored recipe is changed, "" if at most more trainings follow its own."""
+    count = len(stored.trainings)
+    return _difference(_begun(stored, count), _begun(wanted, count))
+
+
+def _begun(recipe: Recipe, count: int) -> dict[str, Any]:
+    """Return a recipe's settings with those of its first trainings only."""
+    trainings = {training.name: training.model_dump() for training in recipe.trainings[:count]}
+    return recipe.model_dump(exclude={"variants", "repeats"}) | {"variants": list(trainings), "variant": trainings}
 
 
 def _difference(stored: Any, wanted: Any, key: str = "") -> str:
     """Return the first setting in which two resolved recipes differ, "" if they are the same."""
     if isinstance(stored, dict) and isinstance(wanted, dict):
-        below = (_difference(stored.get(name), wanted.get(name), f"{key}.{name}".strip(".")) for name in wanted)
+        names = {**stored, **wanted}
+        below = (_difference(stored.get(name), wanted.get(name), f"{key}.{name}".strip(".")) for name in names)
         return next((difference for difference in below if difference), "")
     return "" if stored == wanted else f"{key} is {stored} there, {wanted} here"
 

@@ -51,7 +51,7 @@ def plan(experiment: Experiment) -> list[Planned]:
     Times are those of this machine and one device: a few training steps and one benchmarked batch of some images are
     done for every variant, and scaled up. Nothing is written.
     """
-    return [_planned(experiment, variant) for variant in experiment.recipe.variants]
+    return [_planned(experiment, variant) for variant in experiment.recipe.trainings]
 
 
 def _planned(experiment: Experiment, variant: Variant) -> Planned:

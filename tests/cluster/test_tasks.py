@@ -75,6 +75,14 @@ def test_a_stored_recipe_and_a_validated_one_give_the_same_run(tmp_path, name):
     assert run.teachers == {name: lesson.teacher if lesson else None for name, lesson in lessons.items()}
 
 
+def test_repeated_trainings_are_tasks_like_any(tmp_path):
+    recipe = load_recipe("cifar10-resnet20-distilled", ["repeats=3"])
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    run = open_run(tmp_path)
+    assert list(run.teachers) == [training.name for training in recipe.trainings]
+    assert run.teachers["PP3-distilled@1236"] == "baseline"
+
+
 def test_what_holds_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no run"):
         open_run(tmp_path)

@@ -1,11 +1,14 @@
+import dataclasses
 from statistics import fmean
 
+import numpy as np
 import pytest
 import torch
 
 from pushpull_conv.benchmark import Results, r_net
 from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
 from pushpull_conv.errors import InputError
+from pushpull_conv.report.averages import averaged, trainings_of
 from pushpull_conv.report.figures import r_net_line
 from pushpull_conv.report.scores import Score, find_baseline, findings, score
 
@@ -48,7 +51,7 @@ def test_an_unknown_baseline_lists_the_labels(results):
 
 def test_two_results_with_one_label_are_refused(results):
     with pytest.raises(InputError, match="two results are labelled 'PP3'"):
-        find_baseline([*results, results[1]], "baseline")
+        averaged([*results, results[1]])
 
 
 def test_results_made_with_another_seed_are_refused(results, make_results):
@@ -92,3 +95,40 @@ def test_findings_are_plain_when_the_unit_does_not_help():
 
 def test_findings_of_a_baseline_alone():
     assert findings([BASE], BASE).startswith("Only baseline was measured")
+
+
+def test_trainings_that_differ_in_the_seed_are_one_row(make_results):
+    """Mean and sample standard deviation of each measure, all against the mean baseline."""
+    base = [make_results("baseline", 0.15), make_results("baseline@1", 0.17)]
+    unit = [make_results(label, clean) for label, clean in (("PP3", 0.16), ("PP3@1", 0.18), ("PP3@2", 0.20))]
+    alone = make_results("PP5", 0.16)
+    rows = averaged([base[0], unit[0], alone, base[1], *unit[1:]])
+    assert [(row.model, len(trainings_of(row))) for row in rows] == [("baseline", 2), ("PP3", 3), ("PP5", 1)]
+
+    mean_of = {name: fmean(result.errors[name][2] for result in unit) for name in CORRUPTIONS}
+    assert {name: errors[2] for name, errors in rows[1].errors.items()} == pytest.approx(mean_of)
+    scored = score(rows[1], rows[0])
+    cleans = [result.clean_error for result in unit]
+    means = [fmean(fmean(errors) for errors in result.errors.values()) for result in unit]
+    base_clean = fmean(result.clean_error for result in base)
+    base_mean = fmean(fmean(errors) for result in base for errors in result.errors.values())
+    gains = [r_net(clean, mean, base_clean, base_mean) for clean, mean in zip(cleans, means, strict=True)]
+    assert (scored.clean_error, scored.mean_error, scored.trainings) == pytest.approx((fmean(cleans), fmean(means), 3))
+    assert scored.r_net == pytest.approx(fmean(gains))
+    assert scored.sd["clean_error"] == pytest.approx(np.std(cleans, ddof=1))
+    assert scored.sd["r_net"] == pytest.approx(np.std(gains, ddof=1))
+    assert "top5_error" not in scored.sd  # ten classes
+    assert (score(alone, rows[0]).trainings, dict(score(alone, rows[0]).sd)) == (1, {})
+    assert score(rows[0], rows[0]).r_net == pytest.approx(0)
+
+
+def test_a_row_keeps_the_corruptions_that_every_training_has(make_results):
+    whole, part = make_results("PP3"), make_results("PP3@1")
+    part = dataclasses.replace(part, cells={key: cell for key, cell in part.cells.items() if key != ("fog", 3)})
+    (row,) = averaged([whole, part])
+    assert set(CORRUPTIONS) - set(row.errors) == {"fog"}
+
+
+def test_findings_tell_the_spread():
+    best = Score("PP5", 0.21, 0.45, mce=0.9, relative_mce=0.8, r_net=10.0, trainings=3, sd={"r_net": 1.25})
+    assert findings([BASE, best], BASE).startswith("PP5 has the best R_net, +10.00 ± 1.25 % over baseline")

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from pushpull_conv.benchmark import Results, mean_error
 from pushpull_conv.report import terminal_table
+from pushpull_conv.report.averages import averaged
 from pushpull_conv.report.scores import score
 from pushpull_conv.report.tables import (
     comparison_table,
@@ -131,3 +132,17 @@ def test_the_terminal_table_shows_alpha_and_parameters(results, kernels, provena
     assert "272,474" in text
     alpha = kernels["PP3-trainable"][1].double()
     assert f"{alpha.mean():.2f} ± {alpha.std(correction=0):.2f}" in text
+
+
+def test_repeated_trainings_are_shown_with_their_spread(make_results):
+    results = [make_results("baseline"), make_results("PP3", 0.16), make_results("PP3@7", 0.18)]
+    text = printed(terminal_table(results, baseline="baseline"))
+    assert "PP3@7" not in text
+    errors = [100 * result.clean_error for result in results[1:]]
+    assert f"{sum(errors) / 2:.2f} ± {abs(errors[0] - errors[1]) / 2**0.5:.2f}" in text
+    rows = averaged(results)
+    scores = [score(row, rows[0]) for row in rows]
+    baseline, unit = rows_of(scores_csv(scores, scores[0]))
+    assert (baseline["trainings"], baseline["clean_error_sd"]) == ("1", "")
+    assert (unit["trainings"], float(unit["r_net_percent_sd"])) == ("2", scores[1].sd["r_net"])
+    assert "Trainings" not in comparison_table(scores[:1], scores[0]).header

@@ -285,3 +285,21 @@ def test_the_papers_table_and_sweep_are_recipes():
     alphas = (0.5, 1, 2, 3, 4, 5, 6)
     settings = {(size, alpha, False) for size in (0, 3, 5) for alpha in alphas} | {(n, 1, True) for n in (0, 3, 5)}
     assert {tuple(variant.pushpull.model_dump().values()) for variant in sweep} == settings
+
+
+def test_repeats_are_the_variants_again_with_further_seeds(tmp_path):
+    recipe = load_recipe("quickstart", ["repeats=3", "seed=7"])
+    assert [training.name for training in recipe.trainings] == [
+        *("baseline", "PP3"),
+        *("baseline@8", "PP3@8"),
+        *("baseline@9", "PP3@9"),
+    ]
+    assert [recipe.seed_of(training) for training in recipe.trainings] == [7, 7, 8, 8, 9, 9]
+    assert recipe.variant("PP3@9").pushpull == recipe.variant("PP3").pushpull
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    again = load_recipe(str(tmp_path / "recipe.yaml"))
+    assert (again, again.trainings) == (recipe, recipe.trainings)
+    with pytest.raises(InputError, match=r"PP3@10.*PP3@8"):
+        recipe.variant("PP3@10")
+    with pytest.raises(InputError, match=r"variants\.0\.name"):
+        load_recipe("quickstart", ["variants=[{name: PP3@8}]"])

@@ -22,6 +22,7 @@ from pushpull_conv.files import (
     RESULTS_FILE,
     cell_file,
 )
+from pushpull_conv.repeats import further_seeds, repeat_name
 
 TRAIN, COMPARE = "train", "compare"
 CLEAN = "clean"
@@ -40,7 +41,7 @@ class Run:
         folder: The run's folder, absolute.
         name: The recipe's name.
         epochs: Epochs of each training.
-        teachers: The variants, each with the one that it learns from, if any.
+        teachers: What is trained, each with the one that it learns from, if any.
     """
 
     folder: Path
@@ -51,10 +52,10 @@ class Run:
     @classmethod
     def of(cls, recipe: Mapping[str, Any], folder: Path) -> "Run":
         """Return the run of a resolved recipe, given as the mapping that its file holds."""
-        teachers = {
-            variant["name"]: (variant.get("distillation") or {}).get("teacher") for variant in recipe["variants"]
-        }
-        return cls(folder.resolve(), recipe["name"], recipe["training"]["epochs"], teachers)
+        once = {variant["name"]: (variant.get("distillation") or {}).get("teacher") for variant in recipe["variants"]}
+        seeds = further_seeds(recipe["seed"], recipe.get("repeats", 1))
+        again = {repeat_name(name, seed): teacher for seed in seeds for name, teacher in once.items()}
+        return cls(folder.resolve(), recipe["name"], recipe["training"]["epochs"], once | again)
 
     @property
     def cluster(self) -> Path:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import rich.table
+import torch
 from torch import Tensor
 
 from pushpull_conv.benchmark import Results
@@ -17,6 +18,7 @@ from pushpull_conv.corruptions import CORRUPTIONS
 from pushpull_conv.errors import InputError, require_module, require_name
 from pushpull_conv.files import REPORT_FILE, atomic_write, writable_folder
 from pushpull_conv.layers import PushPullConv2d
+from pushpull_conv.report.averages import Row, averaged, trainings_of
 from pushpull_conv.report.sample import Sample
 from pushpull_conv.report.scores import Score, find_baseline, score
 from pushpull_conv.report.tables import (
@@ -67,7 +69,8 @@ def write_report(
 
     Args:
         folder: Where to write; made if missing.
-        results: One for each variant, all of the same images; their order is kept.
+        results: One for each training, all of the same images; their order is kept. Those whose labels differ only in
+            a seed (``PP3``, ``PP3@1235``; see `pushpull_conv.repeats`) are averaged and shown as one variant.
         baseline: The label of the results that the others are compared with.
         title: Heading of the page.
         recipe_text: The recipe as YAML.
@@ -91,21 +94,24 @@ def write_report(
     from pushpull_conv.report import dots, figures, page, pictures, style
 
     kernels, provenance = kernels or {}, provenance or {}
-    base = find_baseline(results, baseline)
-    scores = _scores(results, base, kernels, provenance)
-    base_score = scores[list(results).index(base)]
-    looks = style.looks([result.model for result in results], baseline)
+    rows = averaged(results)
+    base = find_baseline(rows, baseline)
+    scores = _scores(rows, base, kernels, provenance)
+    base_score = scores[rows.index(base)]
+    looks = style.looks([row.model for row in rows], baseline)
+    grown = {label: of for label, of in (epochs or {}).items() if len(of) > 1 and label in looks}
+    shown_kernels = {label: kernel for label, kernel in kernels.items() if label in looks}
     drawn = [
-        figures.severity_figure(results, base, looks),
-        figures.severity_by_corruption_figure(results, looks),
+        figures.severity_figure(rows, base, looks),
+        figures.severity_by_corruption_figure(rows, looks),
         figures.tradeoff_figure(scores, base_score, looks),
-        dots.corruptions_figure(results, base, looks),
-        *([dots.classes_figure(results, base, looks)] if len(base.header.classes) <= _CLASSES_SHOWN else []),
-        *([figures.epochs_figure(grown, base.model, looks)] if (grown := _more_than_one(epochs or {})) else []),
-        *([pictures.kernels_figure(kernels)] if kernels else []),
+        dots.corruptions_figure(rows, base, looks),
+        *([dots.classes_figure(rows, base, looks)] if len(base.header.classes) <= _CLASSES_SHOWN else []),
+        *([figures.epochs_figure(grown, base.model, looks)] if grown else []),
+        *([pictures.kernels_figure(shown_kernels)] if shown_kernels else []),
         *([pictures.gallery_figure(sample)] if sample else []),
     ]
-    tables = {"comparison": comparison_table(scores, base_score), "corruptions": corruption_table(results)}
+    tables = {"comparison": comparison_table(scores, base_score), "corruptions": corruption_table(rows)}
     drawings = {figure.name: style.svg_text(figure) for figure in drawn}
     html = page.render_page(
         title=title,
@@ -214,28 +220,24 @@ def terminal_table(
     provenance: Provenance | None = None,
 ) -> rich.table.Table:
     """Return the comparison for ``rich.print``; arguments and errors are those of `write_report`."""
-    base = find_baseline(results, baseline)
-    scores = _scores(results, base, kernels or {}, provenance or {})
-    return to_rich(comparison_table(scores, scores[list(results).index(base)]))
+    rows = averaged(results)
+    base = find_baseline(rows, baseline)
+    scores = _scores(rows, base, kernels or {}, provenance or {})
+    return to_rich(comparison_table(scores, scores[rows.index(base)]))
 
 
-def _more_than_one(epochs: Mapping[str, Mapping[int, Results]]) -> dict[str, Mapping[int, Results]]:
-    return {label: results for label, results in epochs.items() if len(results) > 1}
-
-
-def _scores(results: Sequence[Results], baseline: Results, kernels: Kernels, provenance: Provenance) -> list[Score]:
-    labels = [result.model for result in results]
+def _scores(rows: Sequence[Row], baseline: Row, kernels: Kernels, provenance: Provenance) -> list[Score]:
+    labels = [result.model for row in rows for result in trainings_of(row)]
     for label in (*kernels, *provenance):
         require_name("variant", label, labels)
-    return [
-        score(
-            result,
-            baseline,
-            alpha=kernels[result.model][1] if result.model in kernels else None,
-            parameters=_parameters(provenance.get(result.model, {})),
-        )
-        for result in results
-    ]
+    return [_score(row, baseline, kernels, provenance) for row in rows]
+
+
+def _score(row: Row, baseline: Row, kernels: Kernels, provenance: Provenance) -> Score:
+    labels = [result.model for result in trainings_of(row)]
+    alphas = [kernels[label][1].reshape(-1) for label in labels if label in kernels]
+    parameters = _parameters(provenance.get(labels[0], {}))
+    return score(row, baseline, alpha=torch.cat(alphas) if alphas else None, parameters=parameters)
 
 
 def _parameters(record: Mapping[str, str]) -> int | None:

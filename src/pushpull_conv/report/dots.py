@@ -4,28 +4,30 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from pushpull_conv.benchmark import Results, corruption_errors
+from pushpull_conv.benchmark import corruption_errors
 from pushpull_conv.corruptions.spec import CORRUPTIONS
+from pushpull_conv.report.averages import Row
 from pushpull_conv.report.scores import class_errors, shared_corruptions
 from pushpull_conv.report.style import WASH, Figure, Look, canvas, in_style, legend_above
 from pushpull_conv.report.wording import by_group, percent, signed, spoken
 
 
 @in_style
-def corruptions_figure(results: Sequence[Results], baseline: Results, looks: Mapping[str, Look]) -> Figure:
+def corruptions_figure(results: Sequence[Row], baseline: Row, looks: Mapping[str, Look]) -> Figure:
     """Draw the error under each corruption, averaged over the severities, one row per corruption."""
     groups = {
         group.capitalize(): [spoken(name) for name in names]
         for group, names in by_group(shared_corruptions(results)).items()
     }
     errors = {
-        result.model: {spoken(name): error for name, error in corruption_errors(result).items()} for result in results
+        result.model: {spoken(name): error for name, error in corruption_errors(result.errors).items()}
+        for result in results
     }
     return _rows("corruptions", "corruption", "averaged over the severities", groups, errors, baseline.model, looks)
 
 
 @in_style
-def classes_figure(results: Sequence[Results], baseline: Results, looks: Mapping[str, Look]) -> Figure:
+def classes_figure(results: Sequence[Row], baseline: Row, looks: Mapping[str, Look]) -> Figure:
     """Draw the error on each class, averaged over corruptions and severities, one row per class."""
     errors = {result.model: class_errors(result) for result in results}
     groups = {"Class": list(errors[baseline.model])}

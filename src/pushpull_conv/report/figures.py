@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pushpull_conv.benchmark import Results, mean_error, r_net
 from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
+from pushpull_conv.report.averages import Row
 from pushpull_conv.report.scores import Score, shared_corruptions
 from pushpull_conv.report.style import (
     INK,
@@ -26,7 +27,7 @@ from pushpull_conv.report.wording import by_group, percent, signed, spoken
 
 
 @in_style
-def severity_figure(results: Sequence[Results], baseline: Results, looks: Mapping[str, Look]) -> Figure:
+def severity_figure(results: Sequence[Row], baseline: Row, looks: Mapping[str, Look]) -> Figure:
     """Draw the error against the severity, averaged over the benchmark's corruptions, and the difference it makes."""
     figure = canvas(7.2, 3.7)
     errors, differences = figure.subplots(1, 2)
@@ -57,7 +58,7 @@ def severity_figure(results: Sequence[Results], baseline: Results, looks: Mappin
 
 
 @in_style
-def severity_by_corruption_figure(results: Sequence[Results], looks: Mapping[str, Look]) -> Figure:
+def severity_by_corruption_figure(results: Sequence[Row], looks: Mapping[str, Look]) -> Figure:
     """Draw the error against the severity once for each corruption, one row of panels per group."""
     groups = by_group(shared_corruptions(results))
     figure = canvas(7.2, 0.4 + 1.7 * len(groups))
@@ -95,10 +96,9 @@ def tradeoff_figure(scores: Sequence[Score], baseline: Score, looks: Mapping[str
     values = {}
     for i, score in enumerate(scores):
         mark = f"tradeoff-{i}"
-        look = looks[score.model]
+        look, at = looks[score.model], (100 * score.clean_error, 100 * score.mean_error)
         axes.plot(
-            100 * score.clean_error,
-            100 * score.mean_error,
+            *at,
             gid=mark,
             marker=look.marker,
             color=look.color,
@@ -106,6 +106,9 @@ def tradeoff_figure(scores: Sequence[Score], baseline: Score, looks: Mapping[str
             linestyle="none",
             zorder=3,
         )
+        if score.sd:
+            x_sd, y_sd = (100 * score.sd[name] for name in ("clean_error", "mean_error"))
+            axes.errorbar(*at, xerr=x_sd, yerr=y_sd, fmt="none", ecolor=look.color, elinewidth=0.8, zorder=2)
         errors = f"clean error {percent(score.clean_error)}, mean error {percent(score.mean_error)}"
         gain = "" if score.r_net is None else f", R_net {signed(score.r_net)} %"
         values[mark] = [f"{score.model}: {errors}{gain}"]
@@ -123,6 +126,7 @@ def tradeoff_figure(scores: Sequence[Score], baseline: Score, looks: Mapping[str
         "Mean error over the corruptions against clean error, both in percent; lower left is better. "
         f"R_net (in brackets and as dotted lines, in percent) is zero on the solid line through {baseline.model} and "
         "positive in the shaded half below it, where the mean error falls by more points than the clean error rises."
+        + (" Bars: standard deviation over the trainings." if any(score.sd for score in scores) else "")
     )
     return Figure("tradeoff", "Robustness against clean accuracy", figure, caption, values)
 
@@ -219,7 +223,7 @@ def _percent(fractions: Sequence[float]) -> list[float]:
     return [100 * fraction for fraction in fractions]
 
 
-def _mean_curve(result: Results) -> list[float]:
+def _mean_curve(result: Row) -> list[float]:
     """Return the clean error and the mean error at each severity, in percent."""
     by_severity = zip(*(result.errors[name] for name in CORRUPTIONS), strict=True)
     return _percent([result.clean_error, *map(fmean, by_severity)])

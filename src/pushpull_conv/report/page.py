@@ -69,6 +69,7 @@ def render_page(
         benchmark=describe_benchmark(results[0].header),
         uncertainty=percent(_uncertainty(baseline.clean_error, results[0].clean.n)).removesuffix(" %"),
         images=results[0].clean.n,
+        repeated=any(score.trainings > 1 for score in scores),
         recipe_text=recipe_text,
         notes=notes,
         shared=shared,

@@ -1,16 +1,21 @@
 """What each variant scored against the baseline: the numbers that every table, figure and sentence is made from."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from statistics import fmean
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor
 
-from pushpull_conv.benchmark import Results, check_comparable, mce, mean_error, r_net, relative_mce
+from pushpull_conv.benchmark import check_comparable, mce, mean_error, r_net, relative_mce
 from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
 from pushpull_conv.errors import InputError, require_name
+from pushpull_conv.report.averages import Row, trainings_of
 from pushpull_conv.report.wording import percent, signed
 
+SPREAD = ("clean_error", "mean_error", "mce", "relative_mce", "r_net", "top5_error")
+"""The measures that differ from training to training."""
 _TELLING_CLASSES = 50  # among fewer classes five guesses are a large share, and top-5 says little
 
 
@@ -32,6 +37,8 @@ class Score:
         parameters: Number of parameters, or None if unknown.
         alpha_mean: Mean over the stem's filters of the inhibition strength, or None without a push-pull stem.
         alpha_sd: Its standard deviation over the filters; 0 where alpha is the same for all.
+        trainings: Over how many trainings the measures are averaged.
+        sd: The standard deviation over these trainings (of the sample: divided by their number less one) by field.
     """
 
     model: str
@@ -44,27 +51,29 @@ class Score:
     parameters: int | None = None
     alpha_mean: float | None = None
     alpha_sd: float | None = None
+    trainings: int = 1
+    sd: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def find_baseline(results: Sequence[Results], label: str) -> Results:
-    """Return the results whose label is ``label``.
+def find_baseline(results: Sequence[Row], label: str) -> Row:
+    """Return the row whose label is ``label``.
 
     Raises:
-        InputError: There is none; the message lists the labels. Or two results share a label.
+        InputError: There is none; the message lists the labels.
     """
     labels = [result.model for result in results]
-    repeated = sorted({name for name in labels if labels.count(name) > 1})
-    if repeated:
-        raise InputError(f"two results are labelled {repeated[0]!r}; give every variant a label of its own")
     require_name("baseline", label, labels)
     return results[labels.index(label)]
 
 
-def score(result: Results, baseline: Results, *, alpha: Tensor | None = None, parameters: int | None = None) -> Score:
+def score(row: Row, baseline: Row, *, alpha: Tensor | None = None, parameters: int | None = None) -> Score:
     """Score one variant against the baseline.
 
+    Where either was trained several times, the errors are means over the trainings, and so are, as they are linear in
+    the variant's errors, the measures relative to the baseline's mean errors.
+
     Args:
-        result: The variant's results.
+        row: The variant's results.
         baseline: The baseline's results, made from the same images.
         alpha: The stem's inhibition strength, one per filter.
         parameters: Number of parameters of the model.
@@ -72,23 +81,43 @@ def score(result: Results, baseline: Results, *, alpha: Tensor | None = None, pa
     Raises:
         InputError: The two cannot be compared, or one lacks a corruption or severity of the benchmark.
     """
-    check_comparable([baseline, result])
-    clean, mean = result.clean_error, mean_error(result)
+    trainings = trainings_of(row)
+    check_comparable([*trainings_of(baseline), *trainings])
+    measures = _measures(row, baseline)
+    each = [_measures(result, baseline) for result in trainings]
+    spread = {
+        name: stdev(values)
+        for name in SPREAD
+        if len(each) > 1 and None not in (values := [measured[name] for measured in each])
+    }
     return Score(
-        model=result.model,
-        clean_error=clean,
-        mean_error=mean,
-        mce=_defined(lambda: mce(result, baseline)),
-        relative_mce=_defined(lambda: relative_mce(result, baseline)),
-        r_net=_defined(lambda: r_net(clean, mean, baseline.clean_error, mean_error(baseline))),
-        top5_error=result.clean.top5_error if len(result.header.classes) >= _TELLING_CLASSES else None,
+        model=row.model,
+        **measures,
         parameters=parameters,
         alpha_mean=None if alpha is None else alpha.double().mean().item(),
         alpha_sd=None if alpha is None else alpha.double().std(correction=0).item(),
+        trainings=len(each),
+        sd=spread,
     )
 
 
-def shared_corruptions(results: Sequence[Results]) -> list[str]:
+def _measures(row: Row, baseline: Row) -> dict[str, Any]:
+    """Return the measures of `SPREAD` by name."""
+    clean, mean = row.clean_error, mean_error(row.errors)
+    base_clean, base = baseline.clean_error, baseline.errors
+    relative = {"clean_error": clean, "baseline_clean_error": base_clean}
+    telling = len(row.header.classes) >= _TELLING_CLASSES
+    return {
+        "clean_error": clean,
+        "mean_error": mean,
+        "mce": _defined(lambda: mce(row.errors, base)),
+        "relative_mce": _defined(lambda: relative_mce(row.errors, base, **relative)),
+        "r_net": _defined(lambda: r_net(clean, mean, base_clean, mean_error(base))),
+        "top5_error": fmean(result.clean.top5_error for result in trainings_of(row)) if telling else None,
+    }
+
+
+def shared_corruptions(results: Sequence[Row]) -> list[str]:
     """Return the corruptions that all results have at every severity, in benchmark order."""
     everywhere = [
         {name for name, errors in result.errors.items() if len(errors) == len(SEVERITIES)} for result in results
@@ -96,12 +125,17 @@ def shared_corruptions(results: Sequence[Results]) -> list[str]:
     return [name for name in results[0].errors if all(name in names for names in everywhere)]
 
 
-def class_errors(result: Results) -> dict[str, float]:
+def class_errors(row: Row) -> dict[str, float]:
     """Return each class's error, averaged over the benchmark's corruptions and severities; no images, no entry."""
-    cells = [result.cells[name, severity].class_errors for name in CORRUPTIONS for severity in SEVERITIES]
+    cells = [
+        result.cells[name, severity].class_errors
+        for result in trainings_of(row)
+        for name in CORRUPTIONS
+        for severity in SEVERITIES
+    ]
     known = {
         name: [error for error in errors if error is not None]
-        for name, errors in zip(result.header.classes, zip(*cells, strict=True), strict=True)
+        for name, errors in zip(row.header.classes, zip(*cells, strict=True), strict=True)
     }
     return {name: fmean(errors) for name, errors in known.items() if errors}
 
@@ -123,7 +157,7 @@ def findings(scores: Sequence[Score], baseline: Score) -> str:
     if best.r_net is None:
         lead = f"{best.model} has the lowest sum of errors"
     elif best.r_net > 0:
-        lead = f"{best.model} has the best R_net, {signed(best.r_net)} % over {baseline.model}"
+        lead = f"{best.model} has the best R_net, {_spread_r_net(best)} % over {baseline.model}"
     else:
         lead = (
             f"No variant gains over {baseline.model}; the best of them, {best.model}, has R_net {signed(best.r_net)} %"
@@ -136,6 +170,10 @@ def findings(scores: Sequence[Score], baseline: Score) -> str:
         f"On clean images it makes {change}: {percent(best.clean_error)} against {percent(baseline.clean_error)} "
         f"({signed(100 * rise)} points)."
     )
+
+
+def _spread_r_net(score: Score) -> str:
+    return " ± ".join([signed(score.r_net or 0), *([f"{score.sd['r_net']:.2f}"] if "r_net" in score.sd else [])])
 
 
 def _defined(measure: Callable[[], float]) -> float | None:

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
@@ -12,7 +12,8 @@ from rich.text import Text
 
 from pushpull_conv.benchmark import Results, corruption_errors
 from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
-from pushpull_conv.report.scores import Score, shared_corruptions
+from pushpull_conv.report.averages import Row
+from pushpull_conv.report.scores import SPREAD, Score, shared_corruptions
 from pushpull_conv.report.wording import by_group, signed, spoken
 
 UNKNOWN = "–"
@@ -79,13 +80,16 @@ _MEASURES = (
     _Measure("r_net", "R_net, %", lambda score: UNKNOWN if score.r_net is None else signed(score.r_net), max),
     _Measure("top5_error", "Clean top-5 error, %", lambda score: _hundredfold(score.top5_error), min),
     _Measure("alpha_mean", "α", lambda score: _alpha(score)),
+    _Measure("trainings", "Trainings", lambda score: str(score.trainings)),
     _Measure("parameters", "Params", lambda score: f"{score.parameters:,}"),
 )
 
 
 def comparison_table(scores: Sequence[Score], baseline: Score) -> Table:
-    """Return one row per variant; measures that no variant has are left out."""
-    measures = [measure for measure in _MEASURES if any(_value(score, measure) is not None for score in scores)]
+    """Return one row per variant; measures that no variant has are left out, and the trainings where each had one."""
+    repeated = any(score.trainings > 1 for score in scores)
+    known = [measure for measure in _MEASURES if any(_value(score, measure) is not None for score in scores)]
+    measures = [measure for measure in known if repeated or measure.field != "trainings"]
     columns = [_column(measure, scores) for measure in measures]
     names = [Entry(score.model, score.model) for score in scores]
     undefined = None in (baseline.mce, baseline.relative_mce, baseline.r_net)
@@ -95,6 +99,7 @@ def comparison_table(scores: Sequence[Score], baseline: Score) -> Table:
             f"Errors, mCE and relative (rel.) mCE in percent, lower is better; R_net in percent, higher is better. "
             f"Mean error is over {len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities; mCE, relative mCE and "
             f"R_net are relative to {baseline.model}. The best of each column is in bold."
+            + (" ± is the standard deviation over the trainings, for α over the filters." if repeated else "")
             + (f" “{UNKNOWN}”: not defined, as {baseline.model} loses nothing." if undefined else "")
         ),
         header=("Variant", *(measure.title for measure in measures)),
@@ -102,12 +107,12 @@ def comparison_table(scores: Sequence[Score], baseline: Score) -> Table:
     )
 
 
-def corruption_table(results: Sequence[Results]) -> Table:
+def corruption_table(results: Sequence[Row]) -> Table:
     """Return one row per corruption, one column per variant: the error averaged over the severities."""
     rows = []
     for group, names in by_group(shared_corruptions(results)).items():
         for name in names:
-            errors = [corruption_errors(result)[name] for result in results]
+            errors = [corruption_errors(result.errors)[name] for result in results]
             texts = [_hundredfold(error) for error in errors]
             best = _hundredfold(min(errors)) if len(errors) > 1 else None
             entries = [Entry(text, error, text == best) for text, error in zip(texts, errors, strict=True)]
@@ -203,7 +208,7 @@ def corruptions_csv(results: Sequence[Results]) -> str:
 def _column(measure: _Measure, scores: Sequence[Score]) -> list[Entry]:
     """Make one measure's entries; those that read the same as the best are all emphasised."""
     values = [_value(score, measure) for score in scores]
-    texts = [UNKNOWN if value is None else measure.text(score) for value, score in zip(values, scores, strict=True)]
+    texts = [_text(score, measure) for score in scores]
     known = [value for value in values if value is not None]
     best = texts[values.index(measure.best(known))] if measure.best and len(known) > 1 else None
     return [Entry(text, value, text == best) for text, value in zip(texts, values, strict=True)]
@@ -211,6 +216,14 @@ def _column(measure: _Measure, scores: Sequence[Score]) -> list[Entry]:
 
 def _value(score: Score, measure: _Measure) -> float | None:
     return getattr(score, measure.field)
+
+
+def _text(score: Score, measure: _Measure) -> str:
+    if _value(score, measure) is None:
+        return UNKNOWN
+    spread = score.sd.get(measure.field)
+    scale = 1 if measure.field == "r_net" else 100
+    return measure.text(score) if spread is None else f"{measure.text(score)} ± {scale * spread:.2f}"
 
 
 def _hundredfold(fraction: float | None) -> str:
@@ -228,7 +241,10 @@ def _plain(text: str) -> str:
 
 def _measures(score: Score) -> dict[str, object]:
     """Return the score's fields by name; the one that is no fraction has its unit in its name."""
-    return {"r_net_percent" if name == "r_net" else name: value for name, value in asdict(score).items()}
+    fields = {name: value for name, value in vars(score).items() if name not in ("trainings", "sd")}
+    spread = {f"{name}_sd": score.sd.get(name) for name in SPREAD}
+    everything = {**fields, "trainings": score.trainings, **spread}
+    return {re.sub("^r_net", "r_net_percent", name): value for name, value in everything.items()}
 
 
 def _tex(text: str) -> str:

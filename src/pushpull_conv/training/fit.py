@@ -69,13 +69,13 @@ def fit(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings = recipe.training
     batches = training_batches(recipe, variant, training, device, ranks)
-    seed_everything(recipe.seed, verbose=False)
+    seed_everything(recipe.seed_of(variant), verbose=False)
     classifier, spec = build(recipe, variant, training)
     module = ClassifierTraining(
         classifier if ranks.count == 1 else with_shared_statistics(classifier, device),
         settings,
         steps=len(batches) * settings.epochs,
-        seed=recipe.seed,
+        seed=recipe.seed_of(variant),
         augment=batch_augmentation(recipe, variant),
         consistency=variant.augment.consistency if variant.augment else 0.0,
         lesson=variant.distillation,
@@ -143,7 +143,7 @@ def training_batches(
         return TrainingBatches(
             images.to(device),
             batch_size=settings.batch_size,
-            seed=recipe.seed,
+            seed=recipe.seed_of(variant),
             crop_padding=PADDING if crop else 0,
             flip=flip,
             rank=ranks.rank,
@@ -153,7 +153,7 @@ def training_batches(
     return PictureBatches(
         images,
         batch_size=settings.batch_size,
-        seed=recipe.seed,
+        seed=recipe.seed_of(variant),
         preparation=Preparation(policy, views=views, crop=crop, flip=flip),
         workers=default_workers(ranks.count),
         rank=ranks.rank,
@@ -168,7 +168,7 @@ def batch_augmentation(recipe: Recipe, variant: Variant) -> BatchAugmentation | 
         return None
 
     def augment(images: Tensor, index: Tensor, epoch: int, view: int) -> Tensor:
-        seed, settings = recipe.seed + view * 2**32, settings_for(images.shape[-1])
+        seed, settings = recipe.seed_of(variant) + view * 2**32, settings_for(images.shape[-1])
         return prime(images, index=index, epoch=epoch, seed=seed, settings=settings)
 
     return augment

@@ -16,6 +16,7 @@ from pushpull_conv.benchmark import SUITES
 from pushpull_conv.data import DATA_SETS
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.models.create import create_without_memory
+from pushpull_conv.repeats import further_seeds
 from pushpull_conv.training.variants import LAYERS, Section, Variant, known_variant
 
 AUGMENTATIONS = ("crop", "flip")
@@ -98,6 +99,7 @@ class Recipe(Section):
     benchmark: Benchmark
     baseline: str
     variants: Annotated[tuple[Annotated[Variant, BeforeValidator(known_variant)], ...], Field(min_length=1)]
+    repeats: Annotated[int, Field(ge=1, le=100, description="trainings of each variant: seed, seed + 1, ...")] = 1
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
@@ -123,9 +125,19 @@ class Recipe(Section):
             create_without_memory(self.model.name, num_classes=2, stem=self.model.stem, **changes)
         return self
 
+    @property
+    def trainings(self) -> tuple[Variant, ...]:
+        """What is trained: the variants, then all again, as ``NAME@SEED``, for every further seed."""
+        seeds = further_seeds(self.seed, self.repeats)
+        return (*self.variants, *(variant.repeated(seed) for seed in seeds for variant in self.variants))
+
+    def seed_of(self, variant: Variant) -> int:
+        """Return the seed with which a variant is trained."""
+        return self.seed if variant.seed is None else variant.seed
+
     def variant(self, name: str) -> Variant:
-        """Return the variant called ``name``, or raise `InputError` with the nearest name."""
-        by_name = {variant.name: variant for variant in self.variants}
+        """Return the training called ``name``, or raise `InputError` with the nearest name."""
+        by_name = {variant.name: variant for variant in self.trainings}
         return by_name[require_name("variant", name, by_name)]
 
     def to_yaml(self) -> str:

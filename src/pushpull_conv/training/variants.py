@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pushpull_conv.errors import require_name
+from pushpull_conv.repeats import repeat_name
 
 
 class Section(BaseModel):
@@ -125,12 +126,17 @@ class Variant(Section):
     layer: Annotated[Layer, Field(discriminator="kind")] | None = None
     augment: Augment | None = None
     distillation: Distillation | None = None
+    seed: Annotated[int | None, Field(ge=0, lt=2**32, description="of the training; null: the recipe's")] = None
 
     @model_validator(mode="after")
     def _one_change(self) -> Self:
         if self.pushpull and self.layer:
             raise ValueError(f"variant {self.name} has both pushpull and layer; give it one of them")
         return self
+
+    def repeated(self, seed: int) -> Self:
+        """Return the same variant, trained with another seed and called as `repeat_name` says."""
+        return self.model_copy(update={"name": repeat_name(self.name, seed), "seed": seed})
 
     @property
     def changes(self) -> dict[str, dict[str, Any] | None]:
@@ -150,7 +156,7 @@ def known_variant(value: Any) -> Any:
     Example:
         >>> known_variant("AugMix+PP5-a2")
         Variant(name='AugMix+PP5-a2', pushpull=PushPull(avg_kernel_size=5, alpha=2.0, trainable_alpha=False), \
-layer=None, augment=Augment(policy='augmix', consistency=0.0), distillation=None)
+layer=None, augment=Augment(policy='augmix', consistency=0.0), distillation=None, seed=None)
     """
     if not isinstance(value, str):
         return value

@@ -1,0 +1,33 @@
+"""The names of a variant's repeated trainings, which differ in nothing but the seed."""
+
+import re
+
+
+def repeat_name(variant: str, seed: int) -> str:
+    """Return what the training of a variant with another seed than the recipe's is called.
+
+    Example:
+        >>> repeat_name("PP3", 1235)
+        'PP3@1235'
+    """
+    return f"{variant}@{seed}"
+
+
+def variant_of(name: str) -> str:
+    """Return the variant that a training is of; a name that is none of `repeat_name` is the variant itself.
+
+    Example:
+        >>> variant_of("PP3@1235"), variant_of("PP3"), variant_of("me@home")
+        ('PP3', 'PP3', 'me@home')
+    """
+    return re.sub(r"(?<=.)@\d+$", "", name)
+
+
+def further_seeds(seed: int, repeats: int) -> range:
+    """Return the seeds of all trainings but the first.
+
+    Example:
+        >>> list(further_seeds(1234, repeats=3))
+        [1235, 1236]
+    """
+    return range(seed + 1, seed + repeats)

@@ -1,0 +1,74 @@
+"""Several trainings of one variant as one row of the comparison."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+
+from pushpull_conv.benchmark import Header, Results, check_comparable
+from pushpull_conv.errors import InputError
+from pushpull_conv.repeats import variant_of
+
+
+@dataclass(frozen=True)
+class Average:
+    """What the trainings of one variant score on average; reads like the `Results` of one training.
+
+    Attributes:
+        model: The variant.
+        trainings: The results of each training, of the same images; at least two.
+    """
+
+    model: str
+    trainings: tuple[Results, ...]
+
+    @property
+    def header(self) -> Header:
+        """What the results were made with."""
+        return self.trainings[0].header
+
+    @property
+    def clean_error(self) -> float:
+        """Mean over the trainings of the top-1 error on the clean images, in [0, 1]."""
+        return fmean(result.clean_error for result in self.trainings)
+
+    @cached_property
+    def errors(self) -> Mapping[str, tuple[float, ...]]:
+        """Mean over the trainings of the top-1 error, by corruption for each severity that every training was run on.
+
+        A corruption whose severities differ between the trainings is left out.
+        """
+        first, *others = (result.errors for result in self.trainings)
+        return {
+            name: tuple(map(fmean, zip(errors, *(other[name] for other in others), strict=True)))
+            for name, errors in first.items()
+            if all(len(other.get(name, ())) == len(errors) for other in others)
+        }
+
+
+Row = Results | Average
+"""One row of the comparison."""
+
+
+def trainings_of(row: Row) -> tuple[Results, ...]:
+    """Return the results that a row is the mean of."""
+    return row.trainings if isinstance(row, Average) else (row,)
+
+
+def averaged(results: Sequence[Results]) -> list[Row]:
+    """Return one row per variant, in the order in which they first appear.
+
+    Raises:
+        InputError: Two results share a label, or they cannot be compared.
+    """
+    labels = [result.model for result in results]
+    if repeated := sorted({name for name in labels if labels.count(name) > 1}):
+        raise InputError(f"two results are labelled {repeated[0]!r}; give every variant a label of its own")
+    check_comparable(results)
+    by_variant: dict[str, list[Results]] = {}
+    for result in results:
+        by_variant.setdefault(variant_of(result.model), []).append(result)
+    return [
+        trainings[0] if len(trainings) == 1 else Average(variant, tuple(trainings))
+        for variant, trainings in by_variant.items()
+    ]
