@@ -94,9 +94,7 @@ def write_tidy(path: str | os.PathLike[str], results: Sequence[Results]) -> Path
     if not results:
         raise InputError(f"table '{path}' would be empty; give at least one result")
     pyarrow = require_module("pyarrow", "train")
-    schema = pyarrow.schema(
-        [(name, getattr(pyarrow, kind.replace("float64", "float64"))()) for name, kind in COLUMNS.items()]
-    )
+    schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in COLUMNS.items()])
     table = pyarrow.Table.from_pylist([row for result in results for row in tidy_rows(result)], schema=schema)
     with atomic_write(path) as temporary:
         if path.suffix == ".csv":
