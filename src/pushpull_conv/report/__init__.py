@@ -43,6 +43,7 @@ __all__ = [
 
 Kernels = Mapping[str, tuple[Tensor, Tensor]]
 Provenance = Mapping[str, Mapping[str, str]]
+_CELLS_SHOWN = 10
 _CLASSES_SHOWN = 30  # more would be a figure longer than a page
 _PICTURES = (".png", ".svg", ".pdf")
 
@@ -88,22 +89,24 @@ def write_report(
     """
     for module in ("matplotlib", "jinja2"):
         require_module(module, "report")
-    from pushpull_conv.report import dots, figures, page, pictures, style
+    from pushpull_conv.report import differences, dots, figures, page, pictures, style
 
     kernels, provenance = kernels or {}, provenance or {}
     base = find_baseline(results, baseline)
     scores = _scores(results, base, kernels, provenance)
     base_score = scores[list(results).index(base)]
     looks = style.looks([result.model for result in results], baseline)
+    cells = differences.differing_cells(results, base, _CELLS_SHOWN)
+    classes = differences.differing_classes(results, base, _CLASSES_SHOWN)
     drawn = [
         figures.severity_figure(results, base, looks),
         figures.severity_by_corruption_figure(results, looks),
         figures.tradeoff_figure(scores, base_score, looks),
         dots.corruptions_figure(results, base, looks),
-        *([dots.classes_figure(results, base, looks)] if len(base.header.classes) <= _CLASSES_SHOWN else []),
+        dots.classes_figure(results, base, looks, classes),
         *([figures.epochs_figure(grown, base.model, looks)] if (grown := _more_than_one(epochs or {})) else []),
         *([pictures.kernels_figure(kernels)] if kernels else []),
-        *([pictures.gallery_figure(sample)] if sample else []),
+        *([pictures.gallery_figure(sample, framed=cells)] if sample else []),
     ]
     tables = {"comparison": comparison_table(scores, base_score), "corruptions": corruption_table(results)}
     drawings = {figure.name: style.svg_text(figure) for figure in drawn}
@@ -112,7 +115,12 @@ def write_report(
         results=results,
         scores=scores,
         baseline=base_score,
-        tables=tables,
+        tables={
+            **tables,
+            "cells": differences.cells_table(results, base, cells),
+            "classes": differences.class_table(results, base, classes),
+        },
+        photos=[page.photo_uri(sample.cell(*cell)) for cell in cells] if sample else [],
         figures=drawn,
         drawings=drawings,
         recipe_text=recipe_text,
