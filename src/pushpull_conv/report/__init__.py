@@ -45,6 +45,7 @@ __all__ = [
 
 Kernels = Mapping[str, tuple[Tensor, Tensor]]
 Provenance = Mapping[str, Mapping[str, str]]
+_CELLS_SHOWN = 10
 _CLASSES_SHOWN = 30  # more would be a figure longer than a page
 _PICTURES = (".png", ".svg", ".pdf")
 
@@ -91,7 +92,7 @@ def write_report(
     """
     for module in ("matplotlib", "jinja2"):
         require_module(module, "report")
-    from pushpull_conv.report import dots, figures, page, pictures, style
+    from pushpull_conv.report import differences, dots, figures, page, pictures, style
 
     kernels, provenance = kernels or {}, provenance or {}
     rows = averaged(results)
@@ -101,15 +102,17 @@ def write_report(
     looks = style.looks([row.model for row in rows], baseline)
     grown = {label: of for label, of in (epochs or {}).items() if len(of) > 1 and label in looks}
     shown_kernels = {label: kernel for label, kernel in kernels.items() if label in looks}
+    cells = differences.differing_cells(rows, base, _CELLS_SHOWN)
+    classes = differences.differing_classes(rows, base, _CLASSES_SHOWN)
     drawn = [
         figures.severity_figure(rows, base, looks),
         figures.severity_by_corruption_figure(rows, looks),
         figures.tradeoff_figure(scores, base_score, looks),
         dots.corruptions_figure(rows, base, looks),
-        *([dots.classes_figure(rows, base, looks)] if len(base.header.classes) <= _CLASSES_SHOWN else []),
+        dots.classes_figure(rows, base, looks, classes),
         *([figures.epochs_figure(grown, base.model, looks)] if grown else []),
         *([pictures.kernels_figure(shown_kernels)] if shown_kernels else []),
-        *([pictures.gallery_figure(sample)] if sample else []),
+        *([pictures.gallery_figure(sample, framed=cells)] if sample else []),
     ]
     tables = {"comparison": comparison_table(scores, base_score), "corruptions": corruption_table(rows)}
     drawings = {figure.name: style.svg_text(figure) for figure in drawn}
@@ -118,7 +121,12 @@ def write_report(
         results=results,
         scores=scores,
         baseline=base_score,
-        tables=tables,
+        tables={
+            **tables,
+            "cells": differences.cells_table(rows, base, cells),
+            "classes": differences.class_table(rows, base, classes),
+        },
+        photos=[page.photo_uri(sample.cell(*cell)) for cell in cells] if sample else [],
         figures=drawn,
         drawings=drawings,
         recipe_text=recipe_text,

@@ -27,11 +27,13 @@ def corruptions_figure(results: Sequence[Row], baseline: Row, looks: Mapping[str
 
 
 @in_style
-def classes_figure(results: Sequence[Row], baseline: Row, looks: Mapping[str, Look]) -> Figure:
-    """Draw the error on each class, averaged over corruptions and severities, one row per class."""
+def classes_figure(results: Sequence[Row], baseline: Row, looks: Mapping[str, Look], names: Sequence[str]) -> Figure:
+    """Draw the error on the named classes, averaged over corruptions and severities, one row per class."""
     errors = {result.model: class_errors(result) for result in results}
-    groups = {"Class": list(errors[baseline.model])}
+    groups = {"Class": names}
     over = f"averaged over the {len(CORRUPTIONS)} corruptions and their severities"
+    if len(names) < len(errors[baseline.model]):
+        over += f"; the {len(names)} of {len(errors[baseline.model])} classes that differ most"
     return _rows("classes", "class", over, groups, errors, baseline.model, looks)
 
 

@@ -61,6 +61,7 @@ def severity_figure(results: Sequence[Row], baseline: Row, looks: Mapping[str, L
 def severity_by_corruption_figure(results: Sequence[Row], looks: Mapping[str, Look]) -> Figure:
     """Draw the error against the severity once for each corruption, one row of panels per group."""
     groups = by_group(shared_corruptions(results))
+    values = {}
     figure = canvas(7.2, 0.4 + 1.7 * len(groups))
     panels = figure.subplots(len(groups), max(map(len, groups.values())), sharey=True, squeeze=False)
     for depth, (row, (group, names)) in enumerate(zip(panels, groups.items(), strict=True), 1):
@@ -70,18 +71,20 @@ def severity_by_corruption_figure(results: Sequence[Row], looks: Mapping[str, Lo
         for axes, name in zip(row, names, strict=False):
             axes.set_title(spoken(name), fontweight="normal")
             _severity_axis(axes, label=depth == len(groups))
-            for result in results:
+            for i, result in enumerate(results):
                 curve = _percent([result.clean_error, *result.errors[name]])
-                axes.plot(
-                    range(len(curve)), curve, **look_of_line(looks[result.model]) | {"markersize": 2.6, "linewidth": 1}
-                )
+                look = look_of_line(looks[result.model]) | {"markersize": 2.6, "linewidth": 1}
+                axes.plot(range(len(curve)), curve, gid=f"{name}-curve-{i}", **look)
+                values[f"{name}-curve-{i}"] = [
+                    f"{result.model}, {spoken(name)}, {_at(k)}: {error:.2f} %" for k, error in enumerate(curve)
+                ]
     panels[0, 0].set_ylim(0)
     legend_above(figure, looks)
     caption = (
         "Top-1 error in percent against severity for each corruption, one row per group. "
         "The left end of every line is the error on the clean images."
     )
-    return Figure("severity_by_corruption", "Error against severity for each corruption", figure, caption)
+    return Figure("severity_by_corruption", "Error against severity for each corruption", figure, caption, values)
 
 
 @in_style
@@ -210,7 +213,7 @@ def _draw_r_net(axes: Axes, baseline: Score) -> None:
                 start,
                 (5, -1),
                 textcoords="offset points",
-                va="center",
+                va="bottom" if start[0] == left else "center",
                 fontsize=7,
                 color=MUTED,
                 parse_math=True,
@@ -248,7 +251,6 @@ def _label_ends(axes: Axes, ends: Mapping[str, float], looks: Mapping[str, Look]
             label,
             (len(SEVERITIES), end),
             (len(SEVERITIES) + 0.28, height),
-            color=looks[label].color,
             va="center",
             annotation_clip=False,
             arrowprops={

@@ -1,5 +1,7 @@
 """The comparison as one HTML file that needs nothing else: no network, no other file, scripts only for convenience."""
 
+import base64
+import io
 import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -7,6 +9,8 @@ from xml.etree import ElementTree
 
 import jinja2
 from markupsafe import Markup, escape
+from PIL import Image
+from torch import Tensor
 
 from pushpull_conv.benchmark import Header, Results
 from pushpull_conv.report.scores import Score, findings
@@ -16,6 +20,7 @@ from pushpull_conv.report.wording import duration, percent
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
+_PHOTO_PIXELS = 192
 _TOKENS = {
     INK: "ink",
     MUTED: "muted",
@@ -34,6 +39,7 @@ def render_page(
     scores: Sequence[Score],
     baseline: Score,
     tables: Mapping[str, Table],
+    photos: Sequence[str],
     figures: Sequence[Figure],
     drawings: Mapping[str, str],
     recipe_text: str | None,
@@ -47,7 +53,8 @@ def render_page(
         results: The results compared.
         scores: Their scores, in the same order.
         baseline: The baseline's score.
-        tables: ``"comparison"`` and ``"corruptions"``.
+        tables: ``"comparison"``, ``"corruptions"``, ``"cells"`` and ``"classes"``.
+        photos: For each row of ``"cells"`` a photo under that corruption, as `photo_uri` gives it; empty without one.
         figures: In any order; the page knows their places by name.
         drawings: Each figure by name as an SVG document.
         recipe_text: The recipe as YAML, if there is one.
@@ -64,12 +71,14 @@ def render_page(
         baseline=baseline,
         scores=scores,
         tables=tables,
+        photos=photos,
         figures={figure.name: figure for figure in figures},
         drawings={figure.name: inline_svg(figure, drawings[figure.name]) for figure in figures},
         benchmark=describe_benchmark(results[0].header),
         uncertainty=percent(_uncertainty(baseline.clean_error, results[0].clean.n)).removesuffix(" %"),
         images=results[0].clean.n,
         repeated=any(score.trainings > 1 for score in scores),
+        show_gallery=bool(tables["cells"].rows or photos),
         recipe_text=recipe_text,
         notes=notes,
         shared=shared,
@@ -132,6 +141,24 @@ def inline_svg(figure: Figure, drawing: str) -> Markup:
     return Markup(text)
 
 
+def photo_uri(photo: Tensor) -> str:
+    """Return a photo as a PNG in a ``data:`` address, at most so large as the page shows it on a dense screen.
+
+    Args:
+        photo: uint8 ``[3, H, W]``.
+
+    Example:
+        >>> import torch
+        >>> photo_uri(torch.zeros(3, 2, 2, dtype=torch.uint8)).partition(",")[0]
+        'data:image/png;base64'
+    """
+    image = Image.fromarray(photo.permute(1, 2, 0).numpy())
+    image.thumbnail((_PHOTO_PIXELS, _PHOTO_PIXELS))
+    buffer = io.BytesIO()
+    image.save(buffer, "png", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
 def split_provenance(
     provenance: Mapping[str, Mapping[str, str]],
 ) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
@@ -148,7 +175,9 @@ def split_provenance(
 
 
 def _readable(name: str, texts: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """Return a name and its values, seconds as a time in larger units."""
+    """Return a name and its values, seconds as a time in larger units and a moment without its letters."""
+    if name.endswith("started"):
+        return name, tuple(text.replace("T", " ").replace("+00:00", " UTC") for text in texts)
     if not name.endswith("seconds"):
         return name, tuple(texts)
     return name.removesuffix("seconds") + "time", tuple(duration(float(text)) if text else "" for text in texts)

@@ -1,30 +1,34 @@
 """Figures made of pictures: the push and pull kernels of a stem, and the gallery of the corruptions."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
 from pushpull_conv.functional import pull_kernel
 from pushpull_conv.report.sample import Sample
-from pushpull_conv.report.style import Figure, canvas, in_style
+from pushpull_conv.report.style import SERIES, Figure, canvas, in_style
 from pushpull_conv.report.wording import spoken
 
 _TILE, _GAP = 42, 8  # pixels of a kernel's picture (a multiple of 3 and 7) and between two
 
 
 @in_style
-def gallery_figure(sample: Sample, names: Sequence[str] = CORRUPTIONS) -> Figure:
+def gallery_figure(
+    sample: Sample, names: Sequence[str] = CORRUPTIONS, framed: Collection[tuple[str, int]] = ()
+) -> Figure:
     """Draw a photo under every corruption (rows) and severity (columns), beside the clean photo.
 
     Args:
         sample: The photo and its place, seed and profile.
         names: The corruptions to show.
+        framed: Pairs of corruption and severity that get a frame: those in which the variants differ most.
 
     Returns:
         One figure with the rows in two halves, side by side.
@@ -33,12 +37,15 @@ def gallery_figure(sample: Sample, names: Sequence[str] = CORRUPTIONS) -> Figure
     gap = max(1, width // 16)
     rows = math.ceil((1 + len(names)) / 2)
     shelves = [["clean", *names][:rows], ["clean", *names][rows:]]
-    figure = canvas(8.2, 0.45 + 0.63 * rows * height / width)
+    figure = canvas(7.2, 0.45 + 0.53 * rows * height / width)
     for axes, shown in zip(figure.subplots(1, 2), shelves, strict=True):
         picture = _blank(rows * (height + gap), len(SEVERITIES) * (width + gap))
         for row, name in enumerate(shown):
             for column, image in enumerate(sample.row(name)):
                 _paste(picture, image.permute(1, 2, 0).numpy(), row * (height + gap), column * (width + gap))
+                if (name, column + 1) in framed:
+                    corner = (column * (width + gap) - 0.5, row * (height + gap) - 0.5)  # of the first pixel
+                    axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=SERIES[1], linewidth=2))
         axes.imshow(picture, interpolation="none")
         axes.set_yticks([(height + gap) * row + height / 2 for row in range(len(shown))], list(map(spoken, shown)))
         axes.set_xticks([(width + gap) * i + width / 2 for i in range(len(SEVERITIES))], list(map(str, SEVERITIES)))
@@ -47,8 +54,9 @@ def gallery_figure(sample: Sample, names: Sequence[str] = CORRUPTIONS) -> Figure
     caption = (
         f"One photo clean and under {len(names)} corruptions at severities {SEVERITIES[0]} to {SEVERITIES[-1]} "
         f"(image {sample.index}, seed {sample.seed}, severities of the {sample.profile} profile)."
+        + (" Framed: where the variants differ most." if framed else "")
     )
-    dots = width / 0.55  # a picture is a little wider than that many inches: none of its pixels is lost
+    dots = width / 0.45  # a picture is a little wider than that many inches: none of its pixels is lost
     return Figure("gallery", "The corruptions", figure, caption, dpi=max(200, dots))
 
 

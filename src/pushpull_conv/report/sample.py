@@ -29,10 +29,9 @@ class Sample:
 
     def row(self, name: str) -> list[Tensor]:
         """Return the photo at every severity of one corruption, or alone for ``"clean"``; uint8 ``[3, H, W]`` each."""
-        if name == "clean":
-            return [self.photo]
+        return [self.photo] if name == "clean" else [self.cell(name, severity) for severity in SEVERITIES]
+
+    def cell(self, name: str, severity: int) -> Tensor:
+        """Return the photo under one corruption at one severity, uint8 ``[3, H, W]``."""
         index, seed, profile = torch.tensor([self.index]), self.seed, self.profile
-        return [
-            corrupt(self.photo[None], name, severity, index=index, seed=seed, profile=profile, frost=self.frost)[0]
-            for severity in SEVERITIES
-        ]
+        return corrupt(self.photo[None], name, severity, index=index, seed=seed, profile=profile, frost=self.frost)[0]
