@@ -23,7 +23,7 @@ LICENCE = "apache-2.0"
 USE = """import torch
 from pushpull_conv.models import load_pretrained
 
-model = load_pretrained("{name}")  # part of the package, nothing is downloaded
+model = load_pretrained("{name}")  # needs no network
 images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)  # yours
 probabilities = model(images).softmax(1)  # float32 [4, 10]"""
 NOTES = """## Training data
@@ -42,8 +42,8 @@ saw no corrupted image. Source: Krizhevsky,
 - The weights are those of the last epoch; no epoch was chosen by its error on the test images.{best}
 - The same recipe ends at other weights with a later version of the unit's CPU kernel or on other hardware, as these
   round differently. Counted on another processor, the errors of these weights may differ by a few images of 10,000."""
-BEST = """ The variant was: of the five
-  of its recipe it has the best R_net on these images, and another training may have another best."""
+BEST = """
+- The variant was chosen by its errors on the test images: it has the best R_net of the five in its recipe."""
 
 
 def shipped_name(variant: str) -> str:

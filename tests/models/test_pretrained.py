@@ -27,8 +27,8 @@ VARIANTS = {
     "cifar10-resnet20-pp5-trainable": "PP5-trainable",
 }
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-ROUNDING = 10
-"""Images of 10,000 by which the counts of another processor, which rounds otherwise, may differ."""
+ROUNDING = 5
+"""Images of 10,000 by which counts may differ on a processor that rounds otherwise; with AVX2 for AVX-512 none did."""
 each = pytest.mark.parametrize("name", VARIANTS)
 
 

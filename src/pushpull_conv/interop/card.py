@@ -114,7 +114,7 @@ def _what(spec: ModelSpec, title: str) -> str:
         stem = f"a push-pull stem ({_listed(_in_force(spec.pushpull))})"
     elif spec.layer is not None:
         stem = f"the layer {_listed(spec.layer)}"
-    classes = f": {', '.join(spec.classes)}" if 0 < len(spec.classes) <= 20 else ""
+    classes = f" (in the order of the logits: {', '.join(spec.classes)})" if 0 < len(spec.classes) <= 20 else ""
     unit = "" if spec.pushpull is None else f" The unit: {_PAPERS['unit']}."
     return (
         f"# {title}\n\n"
