@@ -274,7 +274,12 @@ def status(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run's folder, a .safetensors file, or a model name with --weights.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A run's folder, a .safetensors file, a name that **models** lists, or another model's with --weights."
+        ),
+    ],
     data_set: Annotated[
         str,
         typer.Option(
@@ -310,6 +315,8 @@ def evaluate(
     cells are kept.
 
     Example: **pushpull evaluate runs/quickstart/PP3 --data-set digits --out results/PP3**
+
+    Example: **pushpull evaluate cifar10-resnet20-pp3 --data-set cifar10 --data cifar10 --out results/shipped**
 
     Example: **pushpull evaluate timm:resnet18 --weights mine.pt --data-set cifar10 --data cifar10 --out results/mine**
 
@@ -354,6 +361,25 @@ def compare(
     console = Console()
     page = write_comparison(folders, baseline, out, console=console)
     console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def models() -> None:
+    """List the trained models that come with the package, with their errors, and where they lie.
+
+    Their names are what **evaluate** and **explain** take; each folder has a model card.
+
+    Example: **pushpull models**
+    """
+    from pushpull_conv.benchmark import Results
+    from pushpull_conv.models import pretrained_folder, pretrained_models
+    from pushpull_conv.models.pretrained import BASELINE
+    from pushpull_conv.report import terminal_table
+
+    console = Console()
+    results = [Results.load(pretrained_folder(name) / RESULTS_FILE) for name in pretrained_models()]
+    console.print(terminal_table(results, baseline=BASELINE))
+    console.print(f"folders: {pretrained_folder(BASELINE).parent}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -464,7 +490,7 @@ def augment(
 
 @app.command()
 def explain(
-    model: Annotated[Path, typer.Argument(help="A run's folder or a .safetensors file.")],
+    model: Annotated[str, typer.Argument(help="A run's folder, a .safetensors file, or a name that **models** lists.")],
     photo: Annotated[Path, typer.Argument(help="A picture that Pillow can read.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The figure: .png, .svg or .pdf.")],
     filters: Annotated[int, typer.Option(help="How many filters to show.")] = 4,
@@ -474,10 +500,13 @@ def explain(
     Its kernels, their spectra, their responses, and the strengths of the inhibition.
 
     Example: **pushpull explain runs/quickstart/PP3 photo.jpg --out explained.png**
+
+    Example: **pushpull explain cifar10-resnet20-pp3 photo.jpg --out explained.png**
     """
     from pushpull_conv.comparison import explain as draw
+    from pushpull_conv.models import find_checkpoint
 
-    draw(model, photo, out, filters=filters)
+    draw(find_checkpoint(model), photo, out, filters=filters)
     Console().print(f"figure: {out}", highlight=False, soft_wrap=True)
 
 

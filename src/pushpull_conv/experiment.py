@@ -30,7 +30,16 @@ from pushpull_conv.files import (
     atomic_write,
     writable_folder,
 )
-from pushpull_conv.models import IMAGENET_MEAN, IMAGENET_STD, Classifier, create_model, load_checkpoint, load_weights_
+from pushpull_conv.models import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Classifier,
+    create_model,
+    find_checkpoint,
+    load_checkpoint,
+    load_weights_,
+    pretrained_models,
+)
 from pushpull_conv.provenance import recorded
 from pushpull_conv.ranks import ALONE, Ranks
 from pushpull_conv.training.fit import fit
@@ -344,26 +353,25 @@ def open_classifier(model: str, images: ImageSource, weights: Path | None) -> Cl
     """Return the classifier that a user names.
 
     Args:
-        model: A folder with a ``model.safetensors``, such a file, or a name that `create_model` knows.
-        images: What it is to classify; a model given by name gets as many logits as these have classes.
-        weights: The weights of a model given by name.
+        model: A trained model, as `find_checkpoint` takes it, or a name that `create_model` knows.
+        images: What it is to classify; a model that has weights to be given gets as many logits as these have classes.
+        weights: The weights of a model that `create_model` knows; None for a trained one.
 
     Raises:
-        InputError: There is no such file or name, the classes differ, or weights are missing or do not fit.
+        InputError: There is no such model, the classes differ, or weights are missing, do not fit or are too many.
     """
-    path = Path(model) / MODEL_FILE if Path(model).is_dir() else Path(model)
-    if path.suffix == ".safetensors":
-        if weights is not None:
-            raise InputError(f"--weights '{weights}' goes with a model's name, but '{model}' holds its own weights")
-        classifier, spec = load_checkpoint(path)
-        if spec.classes != images.classes:
-            raise InputError(
-                f"'{model}' was trained on the classes {', '.join(spec.classes)}; {images.name} has others"
-            )
-        return classifier
+    if weights is not None:
+        return _with_weights(model, images, weights)
+    classifier, spec = load_checkpoint(find_checkpoint(model, "or another model's name with --weights"))
+    if spec.classes != images.classes:
+        raise InputError(f"'{model}' was trained on the classes {', '.join(spec.classes)}; {images.name} has others")
+    return classifier
+
+
+def _with_weights(model: str, images: ImageSource, weights: Path) -> Classifier:
+    if Path(model).is_dir() or Path(model).suffix == ".safetensors" or model in pretrained_models():
+        raise InputError(f"--weights '{weights}' goes with a model's name, but '{model}' holds its own weights")
     network = create_model(model, num_classes=images.num_classes)
-    if weights is None:
-        raise InputError(f"model '{model}' has no weights for {images.name}; give a file of them with --weights")
     load_weights_(network, weights)
     published = getattr(network, "pretrained_cfg", {})
     return Classifier(network, published.get("mean", IMAGENET_MEAN), published.get("std", IMAGENET_STD))

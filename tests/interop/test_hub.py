@@ -1,5 +1,7 @@
 """Hugging Face's folder: the same logits after the round trip, no code run, and a card that says what is known."""
 
+import csv
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -65,7 +67,7 @@ def test_a_trained_model_is_taken_over_with_its_card(tmp_path):
     }
     for told in (
         "push-pull stem (avg_kernel_size 3, alpha 1.0, trainable_alpha False)",
-        "10000 test images of cifar10",
+        "10,000 test images of cifar10",
         "seed 1234",
         f"| clean | {100 * results.clean_error:.2f} % |",
         f"| fog | {100 * sum(results.errors['fog']) / 5:.2f} % |",
@@ -74,6 +76,24 @@ def test_a_trained_model_is_taken_over_with_its_card(tmp_path):
         "epochs: 12",
     ):
         assert told in card.text, told
+
+
+def test_a_card_compares_with_a_baseline_on_the_same_images(tmp_path):
+    model = HubClassifier.from_checkpoint(RUN / "PP5-trainable")
+    text = model.generate_model_card(run=RUN / "PP5-trainable", baseline=RUN / "baseline").text
+    rows = {row["model"]: row for row in csv.DictReader((RUN / "report" / "table.csv").open())}
+    own, base = rows["PP5-trainable"], rows["baseline"]
+    assert f"| clean | {100 * float(own['clean_error']):.2f} % | {100 * float(base['clean_error']):.2f} % |" in text
+    for told in (f"mCE {100 * float(own['mce']):.2f} %", f"R_net +{float(own['r_net_percent']):.2f} %"):
+        assert told in text
+    assert "push-pull stem (avg_kernel_size 5, trainable_alpha True)" in text, "alpha 1 was not what was used"
+    assert "The variant `PP5-trainable` of this recipe" in text
+    assert (RUN / "recipe.yaml").read_text().strip() in text
+
+    other = dataclasses.replace(Results.load(RUN / "baseline" / "results.json"), model="other seed")
+    dataclasses.replace(other, header=dataclasses.replace(other.header, seed=1)).save(tmp_path / "results.json")
+    with pytest.raises(InputError, match="cannot be compared"):
+        model.generate_model_card(run=RUN / "PP5-trainable", baseline=tmp_path)
 
 
 def test_a_card_claims_nothing_that_is_not_at_hand():

@@ -1,5 +1,6 @@
 """The model card of a trained classifier, in Hugging Face's format."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from pushpull_conv.errors import InputError
 from pushpull_conv.files import RECIPE_FILE, RESULTS_FILE
 from pushpull_conv.models import ModelSpec
 from pushpull_conv.provenance import read_provenance
-from pushpull_conv.report.wording import percent, spoken
+from pushpull_conv.report.scores import Score, score
+from pushpull_conv.report.wording import duration, percent, signed, spoken
 from pushpull_conv.training.recipe import load_recipe
 
 _TAGS = ["image-classification", "robustness", "common-corruptions", "push-pull"]
@@ -19,9 +21,22 @@ _PAPERS = {
     "unit": "[PushPull-Net: Inhibition-driven ResNet robust to image corruptions](https://arxiv.org/abs/2408.04077)",
     "benchmark": "[Hendrycks & Dietterich, ICLR 2019](https://arxiv.org/abs/1903.12261)",
 }
+_USE = """from pushpull_conv.interop.hub import HubClassifier
+
+model = HubClassifier.from_pretrained("FOLDER_OR_REPOSITORY")
+logits = model(images)"""
 
 
-def card_text(spec: ModelSpec, run: Path | None, license: str | None) -> str:
+def card_text(
+    spec: ModelSpec,
+    run: Path | None,
+    license: str | None,
+    *,
+    baseline: Path | None = None,
+    title: str | None = None,
+    use: str = _USE,
+    notes: str = "",
+) -> str:
     """Return the card as Markdown under its metadata.
 
     Args:
@@ -29,9 +44,15 @@ def card_text(spec: ModelSpec, run: Path | None, license: str | None) -> str:
         run: Folder with the model's ``results.json`` and, where there are, ``provenance.json`` and the run's recipe
             beside the folder. None: the card says nothing of results and training.
         license: The weights' licence, as Hugging Face names it; None: the card says that none is stated.
+        baseline: Folder with the ``results.json`` that those of ``run`` are compared with, both of the whole benchmark;
+            None: they are not.
+        title: The model's name; by default the label of its results, or the network's name.
+        use: Python that loads and calls the model.
+        notes: More sections, in Markdown, put before how the model was trained.
 
     Raises:
-        InputError: ``run`` holds no results, or of another model's classes.
+        InputError: ``run`` or ``baseline`` holds no results, those of ``run`` are of other classes than the model's, or
+            the two cannot be compared.
 
     Example:
         >>> spec = ModelSpec("resnet20", 10, None, {"avg_kernel_size": 3}, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -42,17 +63,22 @@ def card_text(spec: ModelSpec, run: Path | None, license: str | None) -> str:
     results = None if run is None else Results.load(run / RESULTS_FILE)
     if results and spec.classes and results.header.classes != spec.classes:
         raise InputError(f"run '{run}' has results of other classes than the model's; give the model's own run")
-    sections = [_what(spec, results), _use()]
-    if results and run is not None:
-        sections += [_scores(results), *_training(run)]
+    title = title or (results.model if results else spec.name)
+    sections = [_what(spec, title), f"```python\n{use}\n```"]
+    if results:
+        sections.append(_errors(results, None if baseline is None else Results.load(baseline / RESULTS_FILE)))
+    if notes:
+        sections.append(notes)
+    if run is not None:
+        sections += _training(run)
     sections.append(f"## Licence\n\n{f'The weights: {license}.' if license else 'None is stated for the weights.'}")
-    return f"---\n{_metadata(results, license).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
+    return f"---\n{_metadata(title, results, license).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _metadata(results: Results | None, license: str | None) -> ModelCardData:
+def _metadata(title: str, results: Results | None, license: str | None) -> ModelCardData:
     facts: dict[str, Any] = {}
     if results:
-        facts = {"model_name": results.model, "eval_results": _evaluations(results)}
+        facts = {"model_name": title, "eval_results": _evaluations(results)}
     return ModelCardData(
         library_name="pushpull-conv", pipeline_tag="image-classification", tags=_TAGS, license=license, **facts
     )
@@ -82,54 +108,96 @@ def _whole(results: Results) -> bool:
     return all((name, severity) in results.cells for name in CORRUPTIONS for severity in SEVERITIES)
 
 
-def _what(spec: ModelSpec, results: Results | None) -> str:
+def _what(spec: ModelSpec, title: str) -> str:
     stem = "a plain stem"
     if spec.pushpull is not None:
-        stem = f"a push-pull stem ({_listed(spec.pushpull)})"
+        stem = f"a push-pull stem ({_listed(_in_force(spec.pushpull))})"
     elif spec.layer is not None:
         stem = f"the layer {_listed(spec.layer)}"
-    classes = f": {', '.join(spec.classes)}" if 0 < len(spec.classes) <= 20 else ""
+    classes = f" (in the order of the logits: {', '.join(spec.classes)})" if 0 < len(spec.classes) <= 20 else ""
+    unit = "" if spec.pushpull is None else f" The unit: {_PAPERS['unit']}."
     return (
-        f"# {results.model if results else spec.name}\n\n"
+        f"# {title}\n\n"
         f"An image classifier: {spec.name} with {stem}, {spec.num_classes} classes{classes}. It takes uint8 images "
-        f"`[B, 3, H, W]` or floats in [0, 1] and normalises them itself. The unit: {_PAPERS['unit']}."
+        f"`[B, 3, H, W]` or floats in [0, 1] and normalises them itself.{unit}"
     )
 
 
-def _use() -> str:
-    return (
-        "```python\nfrom pushpull_conv.interop.hub import HubClassifier\n\n"
-        'model = HubClassifier.from_pretrained("FOLDER_OR_REPOSITORY")\nlogits = model(images)\n```'
-    )
+def _in_force(pushpull: Mapping[str, Any]) -> dict[str, Any]:
+    """The unit's settings, without a strength that was learned instead."""
+    learned = pushpull.get("trainable_alpha", False)
+    return {name: value for name, value in pushpull.items() if not (learned and name == "alpha")}
 
 
-def _scores(results: Results) -> str:
+def _errors(results: Results, baseline: Results | None) -> str:
     header = results.header
-    seed = "" if header.seed is None else f", seed {header.seed}"
-    lines = [f"| {spoken(name)} | {percent(error)} |" for name, error in corruption_errors(results).items()]
-    if _whole(results):
-        lines.append(f"| **mean error** over {len(CORRUPTIONS)} corruptions | **{percent(mean_error(results))}** |")
+    made = "" if header.seed is None else f", seed {header.seed}, frost {header.frost}"
     severities = ", ".join(str(level) for level in sorted({severity for _, severity in results.cells}))
-    return (
-        f"## Errors\n\nTop-1 error on the {header.images} {header.split} images of {header.data}, clean and under "
+    text = (
+        f"## Errors\n\nTop-1 error on the {header.images:,} {header.split} images of {header.data}, clean and under "
         f"common corruptions ({_PAPERS['benchmark']}), averaged over the severities {severities or 'none'}. Suite "
-        f"{header.suite}, revision {header.revision}; images {header.origin}{seed}.\n\n"
-        f"| images | top-1 error |\n|:--|--:|\n| clean | {percent(results.clean_error)} |\n" + "\n".join(lines)
+        f"{header.suite}, revision {header.revision}; images {header.origin}{made}.\n\n"
+    )
+    if baseline is None:
+        return text + _table({"top-1 error": _error_rows(results)})
+    comparison = _comparison(score(results, baseline), baseline.model)
+    return (
+        f"{text}{_table({'top-1 error': _error_rows(results), baseline.model: _error_rows(baseline)})}\n\n{comparison}"
+    )
+
+
+def _error_rows(results: Results) -> dict[str, str]:
+    rows = {"clean": percent(results.clean_error)}
+    rows |= {spoken(name): percent(error) for name, error in corruption_errors(results).items()}
+    if _whole(results):
+        rows[f"**mean error** over {len(CORRUPTIONS)} corruptions"] = f"**{percent(mean_error(results))}**"
+    return rows
+
+
+def _table(columns: Mapping[str, Mapping[str, str]]) -> str:
+    """Return Markdown with the rows of the first column."""
+    first = next(iter(columns.values()))
+    rows = [" | ".join([name, *(column.get(name, "–") for column in columns.values())]) for name in first]
+    head = [f"| images | {' | '.join(columns)} |", f"|:--|{'--:|' * len(columns)}"]
+    return "\n".join([*head, *(f"| {row} |" for row in rows)])
+
+
+def _comparison(own: Score, baseline: str) -> str:
+    """Say what the measures against a baseline are, and mean; one that would divide by zero is left out."""
+    lines = []
+    if own.mce is not None:
+        lines.append(f"mCE {percent(own.mce)}: mean over the corruptions of the error as a share of the baseline's.")
+    if own.relative_mce is not None:
+        lines.append(
+            f"relative mCE {percent(own.relative_mce)}: the same for the rise of the error above the clean one."
+        )
+    if own.r_net is not None:
+        lines.append(
+            f"R_net {signed(own.r_net)} %: half the sum of the relative gains in clean error and in mean error, the "
+            "latter weighted by their ratio in the baseline; positive is better than the baseline."
+        )
+    return "\n".join(
+        [f"Against {baseline} (of mCE and relative mCE less is better):\n", *(f"- {line}" for line in lines)]
     )
 
 
 def _training(run: Path) -> list[str]:
     """What is recorded of the training; nothing where nothing is."""
     sections = []
-    if record := read_provenance(run).get("training"):
+    if record := dict(read_provenance(run).get("training", {})):
+        if "seconds" in record:
+            record["time"] = duration(float(record.pop("seconds")))
         facts = "\n".join(f"- {name}: {value}" for name, value in record.items() if value)
         sections.append(f"## Training\n\n{facts}")
     file = run.resolve().parent / RECIPE_FILE
     if file.exists():
         recipe = load_recipe(str(file))
-        sections.append(f"## Recipe\n\nTraining seed {recipe.seed}.\n\n```yaml\n{recipe.to_yaml().strip()}\n```")
+        variants = [variant.name for variant in recipe.variants]
+        which = f"The variant `{run.resolve().name}` of this recipe. " if run.resolve().name in variants else ""
+        stored = file.read_text(encoding="utf-8").strip()
+        sections.append(f"## Recipe\n\n{which}Training seed {recipe.seed}.\n\n```yaml\n{stored}\n```")
     return sections
 
 
-def _listed(settings: Any) -> str:
+def _listed(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items())

@@ -9,7 +9,14 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import MODEL_FILE
 from pushpull_conv.interop.card import card_text
-from pushpull_conv.models import Classifier, ModelSpec, load_checkpoint, load_weights_, save_checkpoint
+from pushpull_conv.models import (
+    Classifier,
+    ModelSpec,
+    find_checkpoint,
+    load_checkpoint,
+    load_weights_,
+    save_checkpoint,
+)
 
 
 class HubClassifier(Classifier, PyTorchModelHubMixin, library_name="pushpull-conv"):
@@ -66,31 +73,38 @@ class HubClassifier(Classifier, PyTorchModelHubMixin, library_name="pushpull-con
         """Take over a trained model.
 
         Args:
-            path: A file that `pushpull_conv.models.save_checkpoint` wrote, or a run's folder that holds one.
+            path: A file that `pushpull_conv.models.save_checkpoint` wrote, a run's folder that holds one, or the name
+                of a model that comes with the package.
 
         Returns:
             The classifier, in evaluation mode on the CPU.
 
         Raises:
-            InputError: As `pushpull_conv.models.load_checkpoint`.
+            InputError: There is no such model, or as `pushpull_conv.models.load_checkpoint`.
         """
-        path = Path(path)
-        classifier, spec = load_checkpoint(path / MODEL_FILE if path.is_dir() else path)
+        classifier, spec = load_checkpoint(find_checkpoint(path))
         model = cls(**vars(spec))
         model.network = classifier.network
         return model.eval()
 
-    def generate_model_card(self, run: str | Path | None = None, license: str | None = None) -> ModelCard:
+    def generate_model_card(
+        self,
+        run: str | Path | None = None,
+        license: str | None = None,
+        baseline: str | Path | None = None,
+    ) -> ModelCard:
         """Write the model card: what the model is, how it is used, its data, recipe, seeds, errors and licence.
 
         Args:
             run: The model's folder of a run, as ``pushpull run`` and ``evaluate`` leave it; None: nothing is known.
             license: The weights' licence, as Hugging Face names it (``"apache-2.0"``); None: not stated.
+            baseline: Such a folder of the model that ``run`` is compared with, both of the whole benchmark; None: none.
 
         Raises:
-            InputError: ``run`` holds no results.
+            InputError: ``run`` or ``baseline`` holds no results, or they hold results that do not go together.
         """
-        return ModelCard(card_text(self.spec, Path(run) if run is not None else None, license))
+        run, baseline = (None if folder is None else Path(folder) for folder in (run, baseline))
+        return ModelCard(card_text(self.spec, run, license, baseline=baseline))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_checkpoint(save_directory / MODEL_FILE, self, self.spec)
