@@ -66,6 +66,16 @@ def test_every_plot_has_a_caption_and_labelled_axes(plots):
         assert any(axes.get_xlabel() for axes in shown)
 
 
+def test_figures_fit_a_page_and_are_vector_graphics(plots, tmp_path):
+    """Text block of an A4 page: 18 cm x 25 cm; pictures inside a PDF file would be XObjects."""
+    for name, figure in plots.items():
+        width, height = figure.figure.get_size_inches()
+        assert width == 7.2
+        assert height <= 10
+        style.write(figure, tmp_path / f"{name}.pdf")
+        assert b"/Subtype /Image" not in (tmp_path / f"{name}.pdf").read_bytes()
+
+
 def test_the_curves_are_the_errors(plots, results):
     for i, result in enumerate(results):
         curve = marked(plots["severity"], f"mean-curve-{i}").get_ydata()
@@ -131,6 +141,17 @@ def test_the_baseline_is_neutral_and_variants_differ(looks):
 def test_many_variants_still_look_different():
     chosen = style.looks([f"variant {i}" for i in range(15)], "variant 0").values()
     assert len({(look.color, look.marker, look.linestyle) for look in chosen}) == 15
+
+
+def test_a_legend_is_no_wider_than_its_figure(make_results):
+    labels = ["baseline", *(f"AutoAugment+PP{i}-trainable" for i in range(3, 8))]
+    results = [make_results(label) for label in labels]
+    looks = style.looks(labels, "baseline")
+    scores = [score(result, results[0]) for result in results]
+    for drawn in (corruptions_figure(results, results[0], looks), tradeoff_figure(scores, scores[0], looks)):
+        (legend,) = drawn.figure.legends
+        assert legend.get_window_extent().width <= drawn.figure.bbox.width
+        assert len(legend.get_texts()) == 6
 
 
 def test_spread_keeps_order_and_gap():

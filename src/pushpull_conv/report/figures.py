@@ -21,6 +21,7 @@ from pushpull_conv.report.style import (
     in_style,
     legend_above,
     look_of_line,
+    name_above,
     spread,
 )
 from pushpull_conv.report.wording import by_group, percent, signed, spoken
@@ -119,12 +120,13 @@ def tradeoff_figure(scores: Sequence[Score], baseline: Score, looks: Mapping[str
     axes.set(xlabel="Clean top-1 error, %", ylabel=f"Mean top-1 error over {len(CORRUPTIONS)} corruptions, %")
     if baseline.r_net is not None:
         _draw_r_net(axes, baseline)
-    handles = [
-        Line2D([], [], color=looks[s.model].color, marker=looks[s.model].marker, markersize=7, linestyle="none")
+    handles = {
+        s.model if s.r_net is None else f"{s.model} ({signed(s.r_net)} %)": Line2D(
+            [], [], color=looks[s.model].color, marker=looks[s.model].marker, markersize=7, linestyle="none"
+        )
         for s in scores
-    ]
-    labels = [s.model if s.r_net is None else f"{s.model} ({signed(s.r_net)} %)" for s in scores]
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(len(scores), 3))
+    }
+    name_above(figure, handles, most=3)
     caption = (
         "Mean error over the corruptions against clean error, both in percent; lower left is better. "
         f"R_net (in brackets and as dotted lines, in percent) is zero on the solid line through {baseline.model} and "

@@ -63,7 +63,6 @@ function tellValues(drawing, marks) {
     show([mark]);
   };
   frame.setAttribute("role", "application"); // a screen reader then hands the arrow keys on
-  frame.setAttribute("aria-roledescription", "figure with values");
   frame.setAttribute("aria-describedby", `${frame.getAttribute("aria-describedby")} values-hint`);
   frame.addEventListener("focus", () => frame.matches(":focus-visible") && step(0, 0));
   frame.addEventListener("blur", () => show([]));

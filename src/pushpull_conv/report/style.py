@@ -122,8 +122,16 @@ def look_of_line(look: Look) -> dict[str, Any]:
 
 def legend_above(figure: Canvas, looks: Mapping[str, Look]) -> None:
     """Name the variants' lines in rows above the axes."""
-    handles = [Line2D([], [], **look_of_line(look)) for look in looks.values()]
-    figure.legend(handles, list(looks), loc="outside upper left", ncols=min(len(looks), 5))
+    name_above(figure, {label: Line2D([], [], **look_of_line(look)) for label, look in looks.items()}, most=5)
+
+
+def name_above(figure: Canvas, handles: Mapping[str, Line2D], most: int) -> None:
+    """Name marks in rows above the axes, as many side by side as the figure has room for, at most ``most``."""
+    for columns in range(min(len(handles), most), 0, -1):
+        legend = figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:
