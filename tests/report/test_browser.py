@@ -277,7 +277,8 @@ def test_marks_tell_their_values_where_a_reader_points(open_page, compared, touc
             mark.tap(force=True) if touch else mark.hover(force=True)
             at = f"severity {severity}" if severity else "clean"
             assert f"{result.model}, {at}: {100 * curve[severity]:.2f} %" in value.inner_text().splitlines()
-            box, width = value.bounding_box(), page.viewport_size["width"]
+            box, width, place = value.bounding_box(), page.viewport_size["width"], mark.bounding_box()
+            assert min(abs(place["y"] - box["y"] - box["height"]), abs(place["y"] + place["height"] - box["y"])) < 30
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width
     heading = page.get_by_role("heading", level=1)
