@@ -85,7 +85,8 @@ def _training_seconds(experiment: Experiment, variant: Variant, classifier: Clas
     recipe = experiment.recipe.model_copy(update={"training": settings})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     augment = batch_augmentation(recipe, variant)
-    module = ClassifierTraining(classifier.to(device), settings, steps=10, seed=0, augment=augment)
+    dtype = torch.float64 if settings.precision == "64-true" else torch.float32
+    module = ClassifierTraining(classifier.to(device, dtype), settings, steps=10, seed=0, augment=augment)
     epoch = training_batches(recipe, variant, experiment.images("train"), device)
     batches = itertools.chain.from_iterable(itertools.repeat(epoch))
     next(batches)  # starts the worker processes
@@ -108,7 +109,7 @@ def _benchmark_seconds(experiment: Experiment, classifier: Classifier) -> float:
     device = next(classifier.parameters()).device
     profile, frost = suite_of(test, settings.suite).profile, load_frost(settings.frost)
     images, index = batch.images.to(device), batch.index.to(device)
-    classifier.eval()
+    classifier.float().eval()
     with torch.inference_mode():
         started = time.perf_counter()
         for name in CORRUPTIONS:

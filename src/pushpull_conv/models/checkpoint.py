@@ -65,7 +65,8 @@ def save_checkpoint(path: StrPath, classifier: Classifier, spec: ModelSpec) -> N
 
     Args:
         path: The file to create or replace.
-        classifier: Whose network's state to store. It may be on any device, compiled, or in channels-last format.
+        classifier: Whose network's state to store. It may be on any device, compiled, or in channels-last format;
+            float64 is stored as float32, in which it will be built again.
         spec: How to build the classifier again; stored as JSON in the file's metadata.
 
     Raises:
@@ -83,11 +84,15 @@ def save_checkpoint(path: StrPath, classifier: Classifier, spec: ModelSpec) -> N
     network = getattr(classifier.network, "_orig_mod", classifier.network)
     # Cloned, because safetensors stores neither shared nor non-contiguous memory.
     tensors = {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        name: _at_most_single(value).detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in network.state_dict().items()
     }
     with atomic_write(path) as temporary:
         safetensors.save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(asdict(spec))})
+
+
+def _at_most_single(value: Tensor) -> Tensor:
+    return value.float() if value.dtype == torch.float64 else value
 
 
 def load_checkpoint(path: StrPath) -> tuple[Classifier, ModelSpec]:

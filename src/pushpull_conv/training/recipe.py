@@ -65,7 +65,7 @@ class Training(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
     augmentations: tuple[Augmentation, ...] = ()
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
     channels_last: Annotated[bool, Field(description="keep the channels of a pixel side by side in memory")] = True
     compile: Annotated[bool, Field(description="train the network through torch.compile")] = False
 
