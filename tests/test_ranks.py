@@ -109,9 +109,10 @@ sys.path.insert(0, sys.argv[1])
 from test_ranks import network, batch
 from torch.nn.functional import cross_entropy
 ranks = join()
-classifier = with_shared_statistics(Classifier(network(), (0.5,) * 3, (0.25,) * 3), torch.device("cpu"))
+dtype = getattr(torch, sys.argv[3])
+classifier = with_shared_statistics(Classifier(network().to(dtype), (0.5,) * 3, (0.25,) * 3), torch.device("cpu"))
 parallel = torch.nn.parallel.DistributedDataParallel(classifier.network)
-images, labels = (ranks.share(values) for values in batch())
+images, labels = (ranks.share(values) for values in batch(dtype))
 cross_entropy(parallel(torch.stack(images)), torch.stack(labels)).backward()
 assert ranks.gather(ranks.rank) == [0, 1] and ranks.by_first(lambda: ranks.rank) == 0
 if ranks.is_first:
@@ -127,23 +128,25 @@ def network():
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3))
 
 
-def batch():
+def batch(dtype):
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(8, 3, 9, 9, generator=generator), torch.randint(0, 3, (8,), generator=generator)
+    return torch.randn(8, 3, 9, 9, generator=generator).to(dtype), torch.randint(0, 3, (8,), generator=generator)
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
-def test_two_ranks_have_the_gradients_and_statistics_of_one(tmp_path):
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
+def test_two_ranks_have_the_gradients_and_statistics_of_one(tmp_path, dtype, tolerance):
     here = str(Path(__file__).parent)
-    assert launch([sys.executable, "-c", TOGETHER, here, str(tmp_path / "two.pt")], 2) == 0
-    alone = network()
-    images, labels = batch()
+    call = [sys.executable, "-c", TOGETHER, here, str(tmp_path / "two.pt"), str(dtype).removeprefix("torch.")]
+    assert launch(call, 2) == 0
+    alone = network().to(dtype)
+    images, labels = batch(dtype)
     cross_entropy(alone(images), labels).backward()
     expected = {name: value.grad for name, value in alone.named_parameters()} | dict(alone.named_buffers())
     found = torch.load(tmp_path / "two.pt", weights_only=True)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        assert torch.allclose(found[name].double(), value.double(), atol=1e-6), name
+        assert torch.allclose(found[name].double(), value.double(), rtol=0, atol=tolerance), name
 
 
 @pytest.mark.slow

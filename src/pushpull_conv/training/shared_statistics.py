@@ -35,7 +35,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         """Normalise ``[B, C, H, W]``; while training, by statistics of all ranks."""
         if not self.training:
             return super().forward(input)
-        values, ranks = input.float(), dist.get_world_size()
+        values, ranks = input.to(self.running_mean.dtype), dist.get_world_size()
         mean = _SumOverRanks.apply(values.mean((0, 2, 3))) / ranks
         centred = values - mean[:, None, None]
         variance = _SumOverRanks.apply(centred.square().mean((0, 2, 3))) / ranks
