@@ -32,13 +32,15 @@ def tree_of(recipe):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_a_dry_run_takes_a_step_of_the_plainest_and_the_richest_variant(pushpull, trees, tmp_path, name):
+def test_a_dry_run_takes_a_step_of_the_richest_variant(pushpull, trees, tmp_path, name):
     recipe = load_recipe(name)
     richest = max(recipe.variants[1:], key=lambda variant: len(variant.name))
-    variants = [variant.model_dump(mode="json") for variant in (recipe.variants[0], richest)]
+    teacher = [recipe.variant(richest.distillation.teacher)] if richest.distillation else []
+    variants = [variant.model_dump(mode="json") for variant in (*teacher, richest)]
     tree = tree_of(recipe)
     data = ["--data", trees / tree] if tree else []
     call = ["run", name, "--dry-run", "--out", tmp_path / "run", *data, "--set", f"variants={json.dumps(variants)}"]
+    call += ["--set", f"baseline={variants[0]['name']}"]
     code, out, err = pushpull(*call)
     assert (code, err) == (0, "")
     images = (
