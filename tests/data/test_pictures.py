@@ -188,7 +188,8 @@ def test_a_part_that_is_scaled_alone_is_that_of_the_whole(width, height, shorter
     upper, lower = sorted(data.draw(st.lists(st.integers(0, size[1]), min_size=2, max_size=2, unique=True)))
     box = (left, upper, right, lower)
     part = np.asarray(scaled_part(picture, size, box)).astype(int)
-    assert np.abs(part - np.asarray(whole.crop(box))).max() <= 2  # of noise, where half a pixel would move it far: 1 for each of two passes that round
+    # Noise, where half a pixel would move a value far; each of the two passes rounds, by chance to another level.
+    assert np.abs(part - np.asarray(whole.crop(box))).max() <= 2
 
 
 def test_a_photograph_for_training_is_that_of_torchvision(tmp_path):
