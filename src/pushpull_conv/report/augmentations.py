@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from pushpull_conv.report.pictures import _bare, _blank, _paste
+from pushpull_conv.report.pictures import bare, blank, paste
 from pushpull_conv.report.style import Figure, canvas, in_style
 
 
@@ -23,16 +23,16 @@ def augmentations_figure(photo: Tensor, draws: Mapping[str, Tensor]) -> Figure:
     gap = max(1, width // 16)
     rows = {"photo": photo[None], **draws}
     columns = max(map(len, rows.values()))
-    picture = _blank(len(rows) * (height + gap) - gap, columns * (width + gap) - gap)
+    picture = blank(len(rows) * (height + gap) - gap, columns * (width + gap) - gap)
     for row, images in enumerate(rows.values()):
         for column, image in enumerate(images):
-            _paste(picture, image.permute(1, 2, 0).numpy(), row * (height + gap), column * (width + gap))
+            paste(picture, image.permute(1, 2, 0).numpy(), row * (height + gap), column * (width + gap))
     figure = canvas(8.2, 7.2 * picture.shape[0] / picture.shape[1] + 0.1)
     figure.set_layout_engine("compressed")  # the plain one forgets the labels of a picture that keeps its shape
     axes = figure.subplots()
     axes.imshow(picture, interpolation="none")
     axes.set_yticks([(height + gap) * row + height / 2 for row in range(len(rows))], list(rows))
     axes.set_xticks([])
-    _bare(axes)
+    bare(axes)
     caption = f"One photo and {columns} training images that each augmentation makes of it, drawn at random."
     return Figure("augmentations", "The augmentations", figure, caption, dpi=max(200, columns * width / 6.5))

@@ -39,10 +39,10 @@ def gallery_figure(
     shelves = [["clean", *names][:rows], ["clean", *names][rows:]]
     figure = canvas(7.2, 0.45 + 0.53 * rows * height / width)
     for axes, shown in zip(figure.subplots(1, 2), shelves, strict=True):
-        picture = _blank(rows * (height + gap), len(SEVERITIES) * (width + gap))
+        picture = blank(rows * (height + gap), len(SEVERITIES) * (width + gap))
         for row, name in enumerate(shown):
             for column, image in enumerate(sample.row(name)):
-                _paste(picture, image.permute(1, 2, 0).numpy(), row * (height + gap), column * (width + gap))
+                paste(picture, image.permute(1, 2, 0).numpy(), row * (height + gap), column * (width + gap))
                 if (name, column + 1) in framed:
                     corner = (column * (width + gap) - 0.5, row * (height + gap) - 0.5)  # of the first pixel
                     axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=SERIES[1], linewidth=2))
@@ -50,7 +50,7 @@ def gallery_figure(
         axes.set_yticks([(height + gap) * row + height / 2 for row in range(len(shown))], list(map(spoken, shown)))
         axes.set_xticks([(width + gap) * i + width / 2 for i in range(len(SEVERITIES))], list(map(str, SEVERITIES)))
         axes.set_xlabel("Severity")
-        _bare(axes)
+        bare(axes)
     caption = (
         f"One photo clean and under {len(names)} corruptions at severities {SEVERITIES[0]} to {SEVERITIES[-1]} "
         f"(image {sample.index}, seed {sample.seed}, severities of the {sample.profile} profile)."
@@ -93,13 +93,13 @@ def kernels_figure(kernels: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
 def _draw_kernels(axes: Axes, weight: Tensor, alpha: Tensor) -> None:
     order = alpha.argsort(descending=True, stable=True)
     push, pull = (_tiles(kernel, weight)[order] for kernel in (weight, pull_kernel(weight)))
-    picture = _blank(_rows(weight) * _pitch(weight, alpha), _width(weight))
+    picture = blank(_rows(weight) * _pitch(weight, alpha), _width(weight))
     names: dict[float, str] = {}
     for i, strength in enumerate(alpha[order].tolist()):
         row, column = divmod(i, _columns(weight))
         top, left = row * _pitch(weight, alpha), column * (_TILE + _GAP)
-        _paste(picture, push[i], top, left)
-        _paste(picture, pull[i], top + _TILE + _GAP // 2, left)
+        paste(picture, push[i], top, left)
+        paste(picture, pull[i], top + _TILE + _GAP // 2, left)
         names |= {top + _TILE / 2: "push", top + 1.5 * _TILE + _GAP // 2: "pull"}
         if _learned(alpha):
             below = (left + _TILE / 2, top + 2 * _TILE + _GAP)
@@ -107,7 +107,7 @@ def _draw_kernels(axes: Axes, weight: Tensor, alpha: Tensor) -> None:
     axes.imshow(picture, interpolation="none")
     axes.set_yticks(list(names), list(names.values()))
     axes.set_xticks([])
-    _bare(axes)
+    bare(axes)
 
 
 def _learned(alpha: Tensor) -> bool:
@@ -142,18 +142,20 @@ def _tiles(kernel: Tensor, weight: Tensor) -> np.ndarray:
     return pixels.permute(0, 2, 3, 1).numpy()
 
 
-def _blank(height: int, width: int) -> np.ndarray:
+def blank(height: int, width: int) -> np.ndarray:
     """Return a transparent picture, uint8 RGBA."""
     return np.zeros((height, width, 4), np.uint8)
 
 
-def _paste(picture: np.ndarray, tile: np.ndarray, top: int, left: int) -> None:
+def paste(picture: np.ndarray, tile: np.ndarray, top: int, left: int) -> None:
+    """Put a tile, uint8 RGB, on a picture from `blank`, its upper left corner at a place in pixels."""
     height, width = tile.shape[:2]
     picture[top : top + height, left : left + width, :3] = tile
     picture[top : top + height, left : left + width, 3] = 255
 
 
-def _bare(axes: Axes) -> None:
+def bare(axes: Axes) -> None:
+    """Leave of the axes their labels only."""
     axes.grid(visible=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
