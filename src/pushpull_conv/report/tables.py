@@ -85,6 +85,9 @@ _MEASURES = (
 )
 
 
+_RELATIVE = [measure for measure in _MEASURES if measure.field in ("mce", "relative_mce", "r_net")]
+
+
 def comparison_table(scores: Sequence[Score], baseline: Score) -> Table:
     """Return one row per variant; measures that no variant has are left out, and the trainings where each had one."""
     repeated = any(score.trainings > 1 for score in scores)
@@ -92,7 +95,7 @@ def comparison_table(scores: Sequence[Score], baseline: Score) -> Table:
     measures = [measure for measure in known if repeated or measure.field != "trainings"]
     columns = [_column(measure, scores) for measure in measures]
     names = [Entry(score.model, score.model) for score in scores]
-    undefined = None in (baseline.mce, baseline.relative_mce, baseline.r_net)
+    undefined = [measure.title.removesuffix(", %") for measure in _RELATIVE if _value(baseline, measure) is None]
     return Table(
         title=f"Comparison with {baseline.model}",
         caption=(
@@ -100,7 +103,7 @@ def comparison_table(scores: Sequence[Score], baseline: Score) -> Table:
             f"Mean error is over {len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities; mCE, relative mCE and "
             f"R_net are relative to {baseline.model}. The best of each column is in bold."
             + (" ± is the standard deviation over the trainings, for α over the filters." if repeated else "")
-            + (f" “{UNKNOWN}”: not defined, as {baseline.model} loses nothing." if undefined else "")
+            + (f" {', '.join(undefined)}: not defined, as {baseline.model} loses nothing." if undefined else "")
         ),
         header=("Variant", *(measure.title for measure in measures)),
         rows=tuple(zip(names, *columns, strict=True)),
