@@ -17,7 +17,11 @@ from pushpull_conv.errors import InputError
 from pushpull_conv.files import RECIPE_FILE, RESULTS_FILE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pushpull_conv.experiment import Experiment
+    from pushpull_conv.training.recipe import Recipe
+    from pushpull_conv.training.variants import Variant
 
 app = typer.Typer(
     name="pushpull",
@@ -122,8 +126,7 @@ def train(
     """
     _on_devices(devices)
     experiment = _experiment(recipe, data, out, settings)
-    names = variant or [known.name for known in experiment.recipe.trainings]
-    for chosen in [experiment.recipe.variant(name) for name in names]:
+    for chosen in _chosen(experiment.recipe, variant):
         experiment.console.print(f"model: {experiment.train(chosen)}", highlight=False, soft_wrap=True)
 
 
@@ -152,8 +155,7 @@ def benchmark(
     cells = named_cells(corruption) if corruption else None
     _on_devices(devices)
     experiment = _experiment(recipe, data, out, settings)
-    names = variant or [known.name for known in experiment.recipe.trainings]
-    for chosen in [experiment.recipe.variant(name) for name in names]:
+    for chosen in _chosen(experiment.recipe, variant):
         if cells is None:
             experiment.benchmark(chosen)
         else:
@@ -504,9 +506,8 @@ def explain(
     Example: **pushpull explain cifar10-resnet20-pp3 photo.jpg --out explained.png**
     """
     from pushpull_conv.comparison import explain as draw
-    from pushpull_conv.models import find_checkpoint
 
-    draw(find_checkpoint(model), photo, out, filters=filters)
+    draw(model, photo, out, filters=filters)
     Console().print(f"figure: {out}", highlight=False, soft_wrap=True)
 
 
@@ -557,6 +558,11 @@ def _print_plan(recipe: str, data: Path | None, out: Path | None, settings: list
     experiment = _experiment(recipe, data, out, settings, claim=False)
     title = f"{experiment.recipe.title} in {experiment.folder}: estimates of this machine"
     experiment.console.print(plan_table(plan(experiment), title))
+
+
+def _chosen(recipe: "Recipe", names: list[str] | None) -> "Sequence[Variant]":
+    """Return the trainings that --variant names, or all."""
+    return [recipe.variant(name) for name in names] if names else recipe.trainings
 
 
 def _on_devices(devices: int) -> None:

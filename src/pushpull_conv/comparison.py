@@ -14,7 +14,7 @@ from pushpull_conv.data.photos import read_photo
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.files import EPOCHS_FOLDER, METRICS_FILE, MODEL_FILE, RECIPE_FILE, RESULTS_FILE, UNREADABLE_FILE
 from pushpull_conv.layers import PushPullConv2d
-from pushpull_conv.models import Classifier, load_checkpoint
+from pushpull_conv.models import Classifier, find_checkpoint, load_checkpoint
 from pushpull_conv.provenance import read_provenance
 from pushpull_conv.report import (
     Sample,
@@ -182,14 +182,14 @@ def augment(photo: Path, out: Path, *, profile: str, seed: int) -> Path:
     return write_augmentations(out, picture, drawn)
 
 
-def explain(model: Path, photo: Path, out: Path, *, filters: int) -> Path:
+def explain(model: str, photo: Path, out: Path, *, filters: int) -> Path:
     """Draw what a trained push-pull stem does to a picture; the arguments are those of ``pushpull explain``.
 
     Raises:
         InputError: The model or the picture cannot be read, the model has no push-pull unit that takes its three
             channels, ``filters`` is out of range, or the figure cannot be written.
     """
-    classifier, spec = load_checkpoint(model / MODEL_FILE if model.is_dir() else model)
+    classifier, spec = load_checkpoint(find_checkpoint(model))
     unit = _first_unit(classifier)
     if unit is None or unit.in_channels != 3:
         has = "no push-pull unit" if unit is None else f"a push-pull unit over {unit.in_channels} channels"

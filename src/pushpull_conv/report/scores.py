@@ -12,7 +12,7 @@ from pushpull_conv.benchmark import check_comparable, mce, mean_error, r_net, re
 from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.report.averages import Row, trainings_of
-from pushpull_conv.report.wording import percent, signed
+from pushpull_conv.report.wording import percent, signed, with_spread
 
 SPREAD = ("clean_error", "mean_error", "mce", "relative_mce", "r_net", "top5_error")
 """The measures that differ from training to training."""
@@ -83,20 +83,17 @@ def score(row: Row, baseline: Row, *, alpha: Tensor | None = None, parameters: i
     """
     trainings = trainings_of(row)
     check_comparable([*trainings_of(baseline), *trainings])
-    measures = _measures(row, baseline)
-    each = [_measures(result, baseline) for result in trainings]
+    each = [_measures(result, baseline) for result in trainings] if len(trainings) > 1 else []
     spread = {
-        name: stdev(values)
-        for name in SPREAD
-        if len(each) > 1 and None not in (values := [measured[name] for measured in each])
+        name: stdev(values) for name in SPREAD if each and None not in (values := [measured[name] for measured in each])
     }
     return Score(
         model=row.model,
-        **measures,
+        **_measures(row, baseline),
         parameters=parameters,
         alpha_mean=None if alpha is None else alpha.double().mean().item(),
         alpha_sd=None if alpha is None else alpha.double().std(correction=0).item(),
-        trainings=len(each),
+        trainings=len(trainings),
         sd=spread,
     )
 
@@ -157,7 +154,8 @@ def findings(scores: Sequence[Score], baseline: Score) -> str:
     if best.r_net is None:
         lead = f"{best.model} has the lowest sum of errors"
     elif best.r_net > 0:
-        lead = f"{best.model} has the best R_net, {_spread_r_net(best)} % over {baseline.model}"
+        gain = with_spread(signed(best.r_net), best.sd.get("r_net"))
+        lead = f"{best.model} has the best R_net, {gain} % over {baseline.model}"
     else:
         lead = (
             f"No variant gains over {baseline.model}; the best of them, {best.model}, has R_net {signed(best.r_net)} %"
@@ -170,10 +168,6 @@ def findings(scores: Sequence[Score], baseline: Score) -> str:
         f"On clean images it makes {change}: {percent(best.clean_error)} against {percent(baseline.clean_error)} "
         f"({signed(100 * rise)} points)."
     )
-
-
-def _spread_r_net(score: Score) -> str:
-    return " ± ".join([signed(score.r_net or 0), *([f"{score.sd['r_net']:.2f}"] if "r_net" in score.sd else [])])
 
 
 def _defined(measure: Callable[[], float]) -> float | None:

@@ -14,7 +14,7 @@ from pushpull_conv.benchmark import Results, corruption_errors
 from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
 from pushpull_conv.report.averages import Row
 from pushpull_conv.report.scores import SPREAD, Score, shared_corruptions
-from pushpull_conv.report.wording import by_group, signed, spoken
+from pushpull_conv.report.wording import by_group, signed, spoken, with_spread
 
 UNKNOWN = "–"
 _TEX = str.maketrans(
@@ -224,9 +224,9 @@ def _value(score: Score, measure: _Measure) -> float | None:
 def _text(score: Score, measure: _Measure) -> str:
     if _value(score, measure) is None:
         return UNKNOWN
-    spread = score.sd.get(measure.field)
-    scale = 1 if measure.field == "r_net" else 100
-    return measure.text(score) if spread is None else f"{measure.text(score)} ± {scale * spread:.2f}"
+    sd = score.sd.get(measure.field)
+    in_percent = sd if sd is None or measure.field == "r_net" else 100 * sd
+    return with_spread(measure.text(score), in_percent)
 
 
 def _hundredfold(fraction: float | None) -> str:

@@ -46,6 +46,16 @@ def signed(value: float) -> str:
     return "0.00" if abs(value) < 0.005 else f"{value:+.2f}".replace("-", "−")
 
 
+def with_spread(text: str, sd: float | None) -> str:
+    """Write a standard deviation, in the unit of the number before it, behind that number; None: there is none.
+
+    Example:
+        >>> with_spread("+4.25", 0.6), with_spread("+4.25", None)
+        ('+4.25 ± 0.60', '+4.25')
+    """
+    return text if sd is None else f"{text} ± {sd:.2f}"
+
+
 def duration(seconds: float) -> str:
     """Write a time in its two largest units.
 
