@@ -18,7 +18,7 @@ import statistics
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def write(folder: Path, photos: list[Image.Image], side: int, count: int) -> None:
-    """Store ``count`` photographs, over again if there are fewer, as ``folders/train`` and ``tar/train-0.tar``."""
+    """Store ``count`` photographs, over again if there are fewer, as ``folders/train`` and ``tar/train-000000.tar``."""
     encoded = [jpeg(photo, side) for photo in photos]
     (folder / "tar").mkdir()
     (folder / "tar" / "classes.txt").write_text("".join(f"class{label}\n" for label in range(CLASSES)))
@@ -89,8 +89,8 @@ def jpeg(photo: Image.Image, side: int) -> bytes:
     return content.getvalue()
 
 
-def readers(folder: Path, workers: int) -> dict[str, Callable[[], Iterable]]:
-    """Every reader: called, it gives the batches of an epoch."""
+def readers(folder: Path, workers: int) -> dict[str, Iterable]:
+    """Every reader: gone through, it gives the batches of an epoch."""
     steps = [
         transforms.Resize(256),
         transforms.RandomCrop(224),
@@ -110,16 +110,16 @@ def readers(folder: Path, workers: int) -> dict[str, Callable[[], Iterable]]:
         )
         for name, layout in (("ours, class folders", "folders"), ("ours, tar", "tar"))
     }
-    return {"torchvision, ImageFolder": lambda: loader} | {name: lambda made=made: made for name, made in ours.items()}
+    return {"torchvision, ImageFolder": loader, **ours}
 
 
-def measure(calls: dict[str, Callable[[], Iterable]], count: int, rounds: int) -> dict[str, list[tuple[float, float]]]:
+def measure(readers: dict[str, Iterable], count: int, rounds: int) -> dict[str, list[tuple[float, float]]]:
     """Images per second and busy cores of every reader in every round."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in readers}
     for number in range(rounds + 1):
-        for name, call in calls.items():
+        for name, batches in readers.items():
             started, worked = time.perf_counter(), work()
-            read = sum(len(batch[0]) for batch in call())
+            read = sum(len(batch[0]) for batch in batches)
             if read != count:
                 raise RuntimeError(f"{name} gave {read} images of {count}")
             taken = time.perf_counter() - started

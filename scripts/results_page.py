@@ -15,6 +15,7 @@ from pushpull_conv.training.recipe import load_recipe
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 OURS = ROOT / "results" / "cifar10-resnet20"
+PAPER = ROOT / "results" / "paper" / "shot_noise_cifar10.csv"
 FIGURES = {
     "tradeoff": "What each variant gains under corruption, and what it costs on clean images",
     "severity": "The error as the severity rises",
@@ -31,8 +32,6 @@ ORIGINS = """**How they were made**
 | Variant | Training | Benchmark | Code | Hardware |
 | :-- | --: | --: | :-- | :-- |"""
 
-
-PAPER = ROOT / "results" / "paper" / "shot_noise_cifar10.csv"
 BESIDE = """## Beside the paper
 
 The authors published accuracies on CIFAR-10 for one corruption, shot noise (`results/paper`, with the source). Top-1

@@ -19,8 +19,8 @@ def results_of(run):
     return recipe, {one.name: Results.load(run / one.name / "results.json") for one in recipe.trainings}
 
 
-def trainings_of(recipe, results, variant):
-    return [result for name, result in results.items() if recipe.variant(name).name.split("@")[0] == variant]
+def trainings_of(results, variant):
+    return [result for name, result in results.items() if name.split("@")[0] == variant]
 
 
 def scores_of(results, bases):
@@ -52,9 +52,9 @@ def test_the_table_follows_from_the_counts(run):
     recipe, results = results_of(run)
     rows = {row["model"]: row for row in csv.DictReader((run / "report" / "table.csv").open())}
     assert list(rows) == [variant.name for variant in recipe.variants]
-    base = trainings_of(recipe, results, recipe.baseline)
+    base = trainings_of(results, recipe.baseline)
     for name, row in rows.items():
-        several = trainings_of(recipe, results, name)
+        several = trainings_of(results, name)
         assert {len(result.cells) for result in several} == {75}
         each = [scores_of([result], base) for result in several]
         for measure, value in scores_of(several, base).items():
