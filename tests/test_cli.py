@@ -71,6 +71,8 @@ def test_evaluate_counts_prints_and_keeps(pushpull, model_file, tmp_path):
     assert (tmp_path / "mine" / "results.json").read_bytes() == before
     record = json.loads((tmp_path / "mine" / "provenance.json").read_text())["benchmark"]
     assert record["command"].startswith("pushpull evaluate")
+    assert pushpull(*call, "--out", tmp_path / "rounded", "--autocast", "bfloat16")[0] == 0
+    assert Results.load(tmp_path / "rounded" / "results.json").header.autocast == "bfloat16"
 
 
 def test_a_timm_model_is_evaluated_like_a_run(pushpull, tmp_path):
@@ -140,6 +142,7 @@ def test_a_bad_recipe_or_setting_is_refused_before_anything_starts(pushpull, tmp
         (["--severity", "6"], ["severity", "1, 2, 3, 4, 5", "not 6"]),
         (["--suite", "cifar-c"], ["unknown suite 'cifar-c'", "did you mean 'cifar10-c'"]),
         (["--batch-size", "0"], ["batch_size", "not 0"]),
+        (["--autocast", "half"], ["unknown autocast dtype 'half'", "float16"]),
         (["--frost", "nowhere"], ["frost", "nowhere"]),
         (["--weights", "x.pt"], ["x.pt"]),
         (["--data-set", "digit"], ["data set 'digit'", "did you mean 'digits'"]),

@@ -51,7 +51,7 @@ def test_run_leaves_a_whole_comparison_and_repeats_nothing(pushpull, tmp_path, m
 def test_students_epochs_and_augmentations_reach_the_report(pushpull, tmp_path):
     taught = "{name: taught, pushpull: {}, distillation: {teacher: AugMix}}"
     settings = ["training.epochs=2", "training.batch_size=128", "benchmark.every=1", "baseline=AugMix"]
-    settings.append(f"variants=[{taught}, AugMix, PRIME+PP3]")
+    settings += [f"variants=[{taught}, AugMix, PRIME+PP3]", "benchmark.autocast=bfloat16"]
     call = ["run", "quickstart", "--out", tmp_path, *(word for setting in settings for word in ("--set", setting))]
     code, out, err = pushpull(*call)
     assert (code, err) == (0, "")
@@ -62,6 +62,7 @@ def test_students_epochs_and_augmentations_reach_the_report(pushpull, tmp_path):
         assert not (tmp_path / name / "epochs" / "002").exists()
     page = (tmp_path / "report" / "index.html").read_text()
     assert "Robustness while it is learned" in page
+    assert "<dt>Model computed under autocast to</dt><dd>bfloat16</dd>" in page
     assert "PRIME+PP3: PRIME draws operations that come close to test corruptions" in page
 
 

@@ -310,6 +310,9 @@ def evaluate(
         list[int] | None, typer.Option(metavar="1-5", help="Only this severity; may be repeated.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 250,
+    autocast: Annotated[
+        str | None, typer.Option(metavar="DTYPE", help="Let the model compute in bfloat16 or float16: faster.")
+    ] = None,
 ) -> None:
     """Benchmark one model on clean and corrupted test images.
 
@@ -341,6 +344,7 @@ def evaluate(
         jpeg=jpeg,
         published=published,
         batch_size=batch_size,
+        autocast=autocast,
         corruptions=corruption,
         severities=severity,
         console=console,

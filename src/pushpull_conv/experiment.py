@@ -174,6 +174,7 @@ class Experiment:
             "frost": settings.frost,
             "jpeg": settings.jpeg,
             "batch_size": settings.batch_size,
+            "autocast": settings.autocast,
             "store": folder,
             "device": torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         }
@@ -231,6 +232,7 @@ def benchmark(
     seed: int,
     frost: str,
     batch_size: int,
+    autocast: str | None,
     console: Console,
     jpeg: bool = True,
     published: Path | None = None,
@@ -253,6 +255,7 @@ def benchmark(
             jpeg=jpeg,
             published=published,
             batch_size=batch_size,
+            autocast=autocast,
             device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
             store=folder,
             label=label,

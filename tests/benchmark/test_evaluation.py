@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pushpull_conv.benchmark import CellEvent, Results, evaluate, evaluation
+from pushpull_conv.benchmark import CellEvent, Results, check_comparable, evaluate, evaluation
 from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, load_frost
 from pushpull_conv.data import ImageSet, load_images
 from pushpull_conv.errors import InputError
@@ -252,6 +252,53 @@ def test_a_store_that_cannot_be_written(darkened, source, tmp_path):
         evaluate(Linear(), source, store=tmp_path / "file")
 
 
+# In another precision
+
+
+class Rounded(nn.Module):
+    """A classifier of float32 weights that keeps the dtypes in which it computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.weight = nn.Parameter(torch.randn(10, 64, generator=generator))
+        self.dtypes = []
+
+    def forward(self, images):
+        small = nn.functional.avg_pool2d(images.float().mean(1, keepdim=True), 4) / 255 - 0.3
+        logits = nn.functional.linear(small.flatten(1), self.weight)
+        self.dtypes.append(logits.dtype)
+        return logits
+
+
+@pytest.mark.parametrize(("autocast", "dtype"), [(None, "float32"), ("bfloat16", "bfloat16"), ("float16", "float16")])
+def test_the_model_computes_under_autocast_and_nothing_else_does(monkeypatch, source, autocast, dtype):
+    def darken_exactly(images, *args, **keywords):
+        assert not torch.is_autocast_enabled("cpu")
+        return darken(images, *args, **keywords)
+
+    monkeypatch.setattr(evaluation, "corrupt", darken_exactly)
+    model = Rounded()
+    results = evaluate(model, source, corruptions=["fog"], severities=[2], autocast=autocast)
+    assert set(model.dtypes) == {getattr(torch, dtype)}
+    assert results.header.autocast == autocast
+    images = darken(
+        source.images, "fog", 2, index=source.index, seed=0, profile="cifar", frost=load_frost("procedural")
+    )
+    with torch.autocast("cpu", getattr(torch, dtype), enabled=autocast is not None):
+        logits = model(images).detach().float().numpy()
+    assert results.cells["fog", 2].top1 == (logits.argmax(axis=1) == source.labels.numpy()).sum()  # of equals the first
+
+
+def test_results_of_different_precision_are_not_compared(darkened, source, tmp_path):
+    exact = evaluate(Rounded(), source, corruptions=["fog"], store=tmp_path)
+    rounded = evaluate(Rounded(), source, corruptions=["fog"], autocast="bfloat16")
+    with pytest.raises(InputError, match="made with autocast None and 'bfloat16'"):
+        check_comparable([exact, rounded])
+    with pytest.raises(InputError, match="holds cells with autocast None, not 'bfloat16'"):
+        evaluate(Rounded(), source, corruptions=["fog"], store=tmp_path, autocast="bfloat16")
+
+
 # Bad input
 
 
@@ -263,6 +310,7 @@ def test_a_store_that_cannot_be_written(darkened, source, tmp_path):
         ({"severities": [0]}, "severity must be one of 1, 2, 3, 4, 5, not 0"),
         ({"severities": [1, 6]}, "severity must be one of 1, 2, 3, 4, 5, not 6"),
         ({"batch_size": 0}, "batch_size must be 1 or more, not 0"),
+        ({"autocast": "bf16"}, "unknown autocast dtype 'bf16'; did you mean 'bfloat16'"),
         ({"frost": "nowhere"}, "nowhere"),
     ],
 )

@@ -316,12 +316,14 @@ def test_a_folder_that_holds_something_else_is_refused(digits, tmp_path):
 
 # Headers from before
 
+LATER_FIELDS = ("origin", "jpeg_quality", "autocast")
+
 
 def test_results_without_the_later_fields_are_of_generated_images(digits, tmp_path):
     results = evaluate(Linear(10), digits, corruptions=["fog"], store=tmp_path)
     path = tmp_path / "results.json"
     content = json.loads(path.read_text())
-    for name in ("origin", "jpeg_quality"):
+    for name in LATER_FIELDS:
         del content["header"][name]
     path.write_text(json.dumps(content))
     assert Results.load(path) == results
@@ -335,9 +337,7 @@ def test_results_without_the_later_fields_are_of_generated_images(digits, tmp_pa
 def test_cells_without_the_later_fields_are_gone_on_with(digits, tmp_path):
     first = evaluate(Linear(10), digits, corruptions=["fog"], store=tmp_path)
     path = tmp_path / "cells" / "header.json"
-    old = {
-        name: value for name, value in json.loads(path.read_text()).items() if name not in ("origin", "jpeg_quality")
-    }
+    old = {name: value for name, value in json.loads(path.read_text()).items() if name not in LATER_FIELDS}
     path.write_text(json.dumps(old))
     assert evaluate(Linear(10), digits, corruptions=["fog"], store=tmp_path) == first
 

@@ -23,6 +23,8 @@ from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.files import CELLS_FOLDER, RESULTS_FILE
 
 TOP = 5
+AUTOCAST_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+"""What a benchmark's ``autocast`` may be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,7 @@ def evaluate(
     jpeg: bool = True,
     published: str | os.PathLike[str] | None = None,
     batch_size: int = 250,
+    autocast: str | None = None,
     device: torch.device | str | None = None,
     store: str | os.PathLike[str] | None = None,
     label: str = "model",
@@ -78,6 +81,8 @@ def evaluate(
             it; the corrupted images are read from it, and ``seed``, ``frost`` and ``jpeg`` play no part. None: they are
             generated.
         batch_size: Images at a time.
+        autocast: One of `AUTOCAST_DTYPES`, in which `torch.autocast` lets the model compute where that is safe: faster,
+            and a few decisions in a thousand differ. None: the model computes as it is. The results record it.
         device: Where to run; the model is moved there. None: where the model is.
         store: Folder in which each finished cell is kept (``cells/``), and in the end the results (``results.json``).
             What is finished there is not counted again, so a killed run goes on; the results hold all of it.
@@ -88,9 +93,9 @@ def evaluate(
         Counts on the clean images and by (corruption, severity).
 
     Raises:
-        InputError: An unknown suite, corruption or severity, or a suite for images of another size; a model whose
-            logits are not finite or do not fit the classes; a published set that is incomplete, damaged or of other
-            images; a store that cannot be written or that holds another model's or benchmark's cells.
+        InputError: An unknown suite, corruption, severity or ``autocast``, or a suite for images of another size; a
+            model whose logits are not finite or do not fit the classes; a published set that is incomplete, damaged or
+            of other images; a store that cannot be written or that holds another model's or benchmark's cells.
 
     Example:
         >>> from pushpull_conv.data import load_images
@@ -112,6 +117,7 @@ def evaluate(
         jpeg=jpeg,
         published=published,
         batch_size=batch_size,
+        autocast=autocast,
         device=device,
         store=store,
         label=label,
@@ -135,6 +141,7 @@ def count_cells(
     jpeg: bool = True,
     published: str | os.PathLike[str] | None = None,
     batch_size: int = 250,
+    autocast: str | None = None,
     device: torch.device | str | None = None,
     store: str | os.PathLike[str] | None = None,
     label: str = "model",
@@ -154,6 +161,7 @@ def count_cells(
         jpeg: Store corrupted images as JPEG where the suite does.
         published: Folder of a corrupted set.
         batch_size: Images at a time.
+        autocast: The lower precision in which the model may compute.
         device: Where to run.
         store: Folder in which each finished cell is kept.
         label: What tables call the classifier.
@@ -166,6 +174,8 @@ def count_cells(
         InputError: As `evaluate`.
     """
     chosen = suite_of(source, suite)
+    if autocast is not None:
+        require_name("autocast dtype", autocast, AUTOCAST_DTYPES)
     if batch_size < 1:
         raise InputError(f"batch_size must be 1 or more, not {batch_size}")
     versions: Versions
@@ -173,7 +183,7 @@ def count_cells(
         versions = generated(source, chosen, seed=seed, frost=frost, jpeg=jpeg)
     else:
         versions = Published(source, Path(published), chosen, [key for key in wanted if key != CLEAN])
-    header = _header(source, chosen, versions)
+    header = _header(source, chosen, versions, autocast)
     kept = None
     if store is not None:
         kept = CellStore(Path(store, CELLS_FOLDER), model=label, weights=weights_fingerprint(model), header=header)
@@ -184,7 +194,8 @@ def count_cells(
     with _evaluating(model):
         for done, key in enumerate(wanted, start=1):
             if key not in cells:
-                cells[key] = _count(model, key, versions.batches(key, batch_size, device), source.num_classes)
+                batches = versions.batches(key, batch_size, device)
+                cells[key] = _count(model, key, batches, source.num_classes, autocast)
                 if kept:
                     kept.add(key, cells[key])
             if on_cell:
@@ -201,7 +212,7 @@ def generated(
     return Generated(source, make, seed, textures.identity, suite.quality(jpeg=jpeg))
 
 
-def _header(source: ImageSource, suite: Suite, versions: Versions) -> Header:
+def _header(source: ImageSource, suite: Suite, versions: Versions, autocast: str | None) -> Header:
     return Header(
         data=source.name,
         split=source.split,
@@ -211,6 +222,7 @@ def _header(source: ImageSource, suite: Suite, versions: Versions) -> Header:
         suite=suite.name,
         revision=suite.revision,
         version=__version__,
+        autocast=autocast,
         **versions.facts(),
     )
 
@@ -254,9 +266,14 @@ def named_cells(names: Sequence[str]) -> list[tuple[str, int]]:
     return [clean, *cells] if CLEAN[0] in names else cells
 
 
-def _count(model: nn.Module, key: tuple[str, int], batches: Iterable[Batch], num_classes: int) -> Cell:
+def _count(
+    model: nn.Module, key: tuple[str, int], batches: Iterable[Batch], num_classes: int, autocast: str | None
+) -> Cell:
     """Classify one cell's images and count; nothing waits for the device before the cell is done."""
-    ranked = [(label_ranks(_logits(model, batch.images, num_classes), batch.labels), batch.labels) for batch in batches]
+    ranked = []
+    for batch in batches:
+        logits = _logits(model, batch.images, num_classes, autocast)
+        ranked.append((label_ranks(logits, batch.labels), batch.labels))
     ranks, labels = (torch.cat(parts) for parts in zip(*ranked, strict=True))
     if (ranks < 0).any():
         name = "clean images" if key == CLEAN else f"{key[0]} at severity {key[1]}"
@@ -270,8 +287,9 @@ def _count(model: nn.Module, key: tuple[str, int], batches: Iterable[Batch], num
     )
 
 
-def _logits(model: nn.Module, images: Tensor, num_classes: int) -> Tensor:
-    logits = model(images.contiguous(memory_format=torch.channels_last))
+def _logits(model: nn.Module, images: Tensor, num_classes: int, autocast: str | None) -> Tensor:
+    with torch.autocast(images.device.type, AUTOCAST_DTYPES[autocast]) if autocast else contextlib.nullcontext():
+        logits = model(images.contiguous(memory_format=torch.channels_last))
     if logits.shape != (len(images), num_classes):
         raise InputError(
             f"the model gives logits of shape {[*logits.shape]} where the data's {num_classes} classes need "

@@ -94,6 +94,7 @@ class Header:
         version: Version of this package that counted; recorded, not compared.
         origin: ``"generated"``, or ``"published"`` and the identity of the set.
         jpeg_quality: Quality of the JPEG files that the generated images went through; None: they did not.
+        autocast: The lower precision in which the model was let compute; None: none.
     """
 
     data: str
@@ -109,6 +110,7 @@ class Header:
     # Fields that came later have defaults that say what results without them are.
     origin: str = "generated"
     jpeg_quality: int | None = None
+    autocast: str | None = None
 
     @classmethod
     def from_json(cls, content: Any) -> "Header":
@@ -214,8 +216,8 @@ def check_comparable(results: Sequence[Results]) -> None:
     """Raise unless all results were made from the same images, corrupted in the same way.
 
     Raises:
-        InputError: Two results differ in data, suite, seed, frost textures, JPEG step, or in whether and from where the
-            corrupted images were published; the message says in which.
+        InputError: Two results differ in data, suite, seed, frost textures, JPEG step, autocast, or in whether and from
+            where the corrupted images were published; the message says in which.
     """
     for other in results[1:]:
         first = results[0]

@@ -22,6 +22,7 @@ COLUMNS = {
     "seed": "int64",
     "frost": "string",
     "jpeg_quality": "int64",
+    "autocast": "string",
     "group": "string",
     "corruption": "string",
     "severity": "int64",
@@ -36,7 +37,10 @@ COLUMNS = {
 """Arrow type of each column, in order; `pushpull_conv.benchmark.Header` and ``Cell`` say what they hold."""
 
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names} | {"clean": "clean"}
-_HEADER = ("data", "split", "suite", "revision", "origin", "seed", "frost", "jpeg_quality", "fingerprint", "version")
+_HEADER = (
+    "data", "split", "suite", "revision", "origin", "seed", "frost", "jpeg_quality", "autocast", "fingerprint",
+    "version",
+)  # fmt: skip
 _CELL = ("n", "top1", "top5", "error", "top5_error")
 
 

@@ -101,6 +101,7 @@ def describe_benchmark(header: Header) -> dict[str, str]:
         "Stored as JPEG of quality": header.jpeg_quality,
         "Seed of the corruptions": header.seed,
         "Frost texture": header.frost,
+        "Model computed under autocast to": header.autocast,
         "Data fingerprint": header.fingerprint,
         "pushpull_conv": header.version,
     }

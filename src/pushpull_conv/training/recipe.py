@@ -77,6 +77,10 @@ class Benchmark(Section):
     frost: Annotated[str, Field(description="procedural, reference, or a folder of photographs")] = "procedural"
     jpeg: Annotated[bool, Field(description="store corrupted images as JPEG where the suite does")] = True
     batch_size: Annotated[int, Field(ge=1)] = 250
+    autocast: Annotated[
+        Literal["bfloat16", "float16"] | None,
+        Field(description="precision in which the model may compute; null: its own"),
+    ] = None
     every: Annotated[
         int | None, Field(ge=1, description="benchmark the weights after each so many epochs, too; null: the last only")
     ] = None
