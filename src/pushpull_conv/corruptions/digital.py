@@ -1,13 +1,12 @@
 """Contrast, elastic transform, pixelate and JPEG compression."""
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
 from pushpull_conv.corruptions import operators
 from pushpull_conv.corruptions.jpeg import jpeg
 from pushpull_conv.corruptions.kernel import Draws, Kernel, no_draws, to_uint8
+from pushpull_conv.corruptions.pixelate import pixelate
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.corruptions.spec import Parameters
 
@@ -107,44 +106,10 @@ def apply_elastic_transform(images: Tensor, parameters: Parameters, draws: Draws
     return to_uint8(source)
 
 
-@lru_cache(maxsize=64)
-def _box_average(size: int, target: int, device: torch.device) -> operators.LineMap:
-    """Averages of a line in ``target`` boxes, in units of 2^-22.
-
-    A sample belongs to a box whole or not at all: if its middle lies in the box, the upper end included.
-    """
-    scale = size / target
-    middle = (torch.arange(target, dtype=torch.float64)[:, None] + 0.5) * scale
-    samples = torch.arange(size)
-    # Two tests that agree but for rounding, where Pillow makes both.
-    near = (samples >= (middle - scale / 2 + 0.5).floor()) & (samples < (middle + scale / 2 + 0.5).floor())
-    offset = (samples - middle + 0.5) * (1 / scale)
-    inside = near & (offset > -0.5) & (offset <= 0.5)
-    weights = inside.to(torch.float64) / inside.sum(1, keepdim=True)
-    return operators.LineMap.of((weights * 2**22).round_(), device)
-
-
-@lru_cache(maxsize=64)
-def _box_repeat(size: int, target: int, device: torch.device) -> Tensor:
-    """Which of ``size`` samples each of ``target`` samples repeats: int64 ``[target]``."""
-    middle = (torch.arange(target, dtype=torch.float64) + 0.5) * (size / target)
-    return middle.to(torch.int64).to(device)
-
-
-def _round(sums: Tensor) -> Tensor:
-    """Whole grey levels from units of 2^-22, halves up."""
-    return sums.add_(2**21).mul_(2.0**-22).floor_()
-
-
 def apply_pixelate(images: Tensor, parameters: Parameters, draws: Draws) -> Tensor:
-    """Shrink with a box filter, the width first, and enlarge by repetition, as Pillow does."""
+    """Shrink and enlarge."""
     (kept,) = parameters
-    height, width = images.shape[2:]
-    rows, columns = int(height * kept), int(width * kept)
-    narrow = _round(_box_average(width, columns, images.device).along_rows(images.to(torch.float64)))
-    small = _round(_box_average(height, rows, images.device).along_columns(narrow)).to(torch.uint8)
-    small = small.index_select(3, _box_repeat(columns, width, images.device))
-    return small.index_select(2, _box_repeat(rows, height, images.device))
+    return pixelate(images, kept)
 
 
 def apply_jpeg_compression(images: Tensor, parameters: Parameters, draws: Draws) -> Tensor:

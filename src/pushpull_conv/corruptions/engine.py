@@ -9,7 +9,7 @@ from torch import Tensor
 from pushpull_conv.corruptions import blur, digital, noise, spatter, weather
 from pushpull_conv.corruptions.frost import FrostTextures, load_frost
 from pushpull_conv.corruptions.jpeg import jpeg
-from pushpull_conv.corruptions.kernel import Kernel
+from pushpull_conv.corruptions.kernel import Draws, Kernel, no_draws
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.corruptions.spec import CORRUPTIONS, EXTRA_CORRUPTIONS, PROFILES, SEVERITIES, parameters
 from pushpull_conv.errors import InputError, require_name
@@ -91,8 +91,11 @@ def corrupt(
     number = _NAMES.index(name)
     result = torch.empty_like(images)
     for part, places, output in zip(*(_chunks(tensor, images) for tensor in (images, index, result)), strict=True):
-        random = Random.for_images(places.to(images.device), seed=seed, corruption=number, severity=severity)
-        output.copy_(kernel.apply(part, constants, kernel.sample(random, part, constants)))
+        draws: Draws = ()
+        if kernel.sample is not no_draws:
+            random = Random.for_images(places.to(images.device), seed=seed, corruption=number, severity=severity)
+            draws = kernel.sample(random, part, constants)
+        output.copy_(kernel.apply(part, constants, draws))
     return result
 
 

@@ -10,11 +10,12 @@ import io
 import math
 from functools import lru_cache
 
-import numpy as np
 import torch
 from PIL import Image, features
 from torch import Tensor
 from torch.nn.functional import pad
+
+from pushpull_conv.corruptions.pillow import map_pictures
 
 _LUMA = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -134,13 +135,12 @@ def jpeg(images: Tensor, quality: int) -> Tensor:
 
 
 def _by_pillow(images: Tensor, quality: int) -> Tensor:
-    result = np.empty((len(images), *images.shape[2:], 3), dtype=np.uint8)
-    for pixels, restored in zip(images.permute(0, 2, 3, 1).contiguous().numpy(), result, strict=True):
+    def store(picture: Image.Image) -> Image.Image:
         file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling="4:2:0")
-        with Image.open(file) as picture:
-            restored[:] = np.asarray(picture)
-    return torch.from_numpy(result).permute(0, 3, 1, 2).contiguous()
+        picture.save(file, "JPEG", quality=quality, subsampling="4:2:0")
+        return Image.open(file)
+
+    return map_pictures(images, store)
 
 
 def by_arithmetic(images: Tensor, quality: int) -> Tensor:
