@@ -19,7 +19,7 @@ def arguments(shape=(3, 5, 6, 7), dtype=torch.float32, layout=torch.contiguous_f
 
 @pytest.mark.parametrize("block", [1, 100, 500, 2**18])  # a plane holds 42 values, an image 210
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("side", [0, 1, 3, 5, 15])
+@pytest.mark.parametrize("side", [0, 1, 3, 5, 7, 15])
 def test_blocks_of_any_size_give_values_and_gradients_of_the_composed_form(block, layout, side, monkeypatch):
     monkeypatch.setattr(blocked, "_BLOCK", block)
     given = [tensor.requires_grad_() for tensor in arguments(dtype=torch.float64, layout=layout)]
@@ -44,7 +44,23 @@ def test_half_precision_computes_in_single(dtype, side):
         torch.testing.assert_close(ours.double(), theirs, atol=1e-4, rtol=torch.finfo(dtype).eps)
 
 
-def test_pytorch_accepts_the_operator():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("side", [0, 3, 5, 7])
+def test_without_gradients_the_same_response_takes_the_place_of_push(dtype, layout, side):
+    unit = PushPullConv2d(3, 8, 3, padding=1, avg_kernel_size=side, trainable_alpha=True, dtype=dtype)
+    image = torch.randn(2, 3, 12, 9).to(dtype).contiguous(memory_format=layout)
+    learning = unit(image)
+    with torch.no_grad():
+        assert unit(image).equal(learning)
+    with torch.inference_mode():
+        assert unit(image).equal(learning)
+    given = arguments(dtype=dtype, layout=layout)
+    assert inhibit(*given, side).data_ptr() == given[0].data_ptr()
+
+
+def test_pytorch_accepts_the_operators():
+    torch.library.opcheck(torch.ops.pushpull_conv.inhibit_.default, (*arguments((2, 3, 4, 5)), 3))
     given = [tensor.requires_grad_() for tensor in arguments((2, 3, 4, 5))]
     torch.library.opcheck(torch.ops.pushpull_conv.inhibit.default, (*given, 3))
     torch.library.opcheck(torch.ops.pushpull_conv.inhibit.default, (*given[:4], None, 5))

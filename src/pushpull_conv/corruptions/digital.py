@@ -14,7 +14,7 @@ from pushpull_conv.corruptions.spec import Parameters
 def apply_contrast(images: Tensor, parameters: Parameters, draws: Draws) -> Tensor:
     """Pull every channel towards its mean."""
     (kept,) = parameters
-    source = images.to(torch.float64) / 255
+    source = images.to(torch.float64).div_(255)
     mean = source.mean((2, 3), keepdim=True)
     return to_uint8((source - mean).mul_(kept).add_(mean).mul_(255))
 

@@ -87,14 +87,14 @@ def apply_fog(images: Tensor, parameters: Parameters, draws: Draws) -> Tensor:
     strength, decay = parameters
     height, width = images.shape[2:]
     cloud = _plasma(draws, decay)[:, None, :height, :width]
-    source = images.to(torch.float64) / 255
-    brightest = source.amax((1, 2, 3), keepdim=True)
-    return to_uint8((source + strength * cloud).mul_(brightest).div_(brightest + strength).mul_(255))
+    brightest = images.amax((1, 2, 3), keepdim=True).to(torch.float64).div_(255)
+    foggy = images.to(torch.float64).div_(255).add_(strength * cloud)
+    return to_uint8(foggy.mul_(brightest).div_(brightest + strength).mul_(255))
 
 
 def to_hsv(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Hue, saturation and value of the hexcone model, each float64 ``[B, H, W]`` in [0, 1]; the hue of grey is 0."""
-    red, green, blue = (images.to(torch.float64) / 255).unbind(1)
+    red, green, blue = images.to(torch.float64).div_(255).unbind(1)
     value = torch.maximum(torch.maximum(red, green), blue)
     span = value - torch.minimum(torch.minimum(red, green), blue)
     divisor = span + (span == 0)

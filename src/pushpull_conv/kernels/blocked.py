@@ -15,12 +15,17 @@ _BLOCK = 2**18  # values: a megabyte in float32
 
 
 def forward(
-    push: Tensor, total: Tensor, offset: Tensor, alpha: Tensor, bias: Tensor | None, avg_kernel_size: int
-) -> Tensor:
-    """Return the response, in the dtype and memory format of ``push``."""
-    response = torch.empty_like(push)
+    push: Tensor,
+    total: Tensor,
+    offset: Tensor,
+    alpha: Tensor,
+    bias: Tensor | None,
+    avg_kernel_size: int,
+    response: Tensor,
+) -> None:
+    """Write the response, of the shape, dtype and memory format of ``push``, which it may overwrite."""
     if not push.numel():
-        return response
+        return
     windows = _Windows(push, avg_kernel_size, total.dtype)
     offset, strength = offset.view(-1, 1, 1), windows.like_block(alpha, window_share(total, avg_kernel_size))
     for images, filters in windows.blocks(push):
@@ -37,7 +42,6 @@ def forward(
         if bias is not None:
             inhibition += bias[filters].view(-1, 1, 1)
         torch.add(excited, inhibition, out=out)
-    return response
 
 
 def backward(
@@ -75,6 +79,8 @@ def backward(
 
 def _sum_products(maps: Tensor, factor: Tensor) -> Tensor:
     """Multiply ``[N, C, H, W]`` by ``[N or 1, 1, H, W]`` and sum all but the channels."""
+    if maps.stride(1) == 1:  # channels-last: one product of a matrix and a vector
+        return factor.expand_as(maps[:, :1]).flatten() @ maps.permute(0, 2, 3, 1).flatten(0, 2)
     return (maps.flatten(2) @ factor.flatten(2).mT).sum((0, 2))
 
 
@@ -101,10 +107,8 @@ class _Windows:
         across, sums = values.new_empty(len(values) - (self.side - 1) * step), values.new_empty(size)
         self.inside = self._view(values[margin : margin + size])
         self.sums = self._view(sums) if self.side > 1 else self.inside
-        self.passes = [
-            (out, [given[term * stride : term * stride + len(out)] for term in range(self.side)])
-            for given, stride, out in ((values, step, across), (across, step * self.columns, sums))
-        ]
+        self.additions = _shifted_additions(values, step, self.side, across)
+        self.additions += _shifted_additions(across, step * self.columns, self.side, sums)
 
     def blocks(self, maps: Tensor) -> Iterator[tuple[slice, slice]]:
         """Yield the images and the channels of each block."""
@@ -124,11 +128,8 @@ class _Windows:
 
     def sum(self, block: Tensor) -> Tensor:
         """Return the sums over the windows of what was written for ``block``."""
-        if self.side > 1:
-            for out, (first, second, *others) in self.passes:
-                torch.add(first, second, out=out)
-                for other in others:
-                    out += other
+        for first, second, out in self.additions:
+            torch.add(first, second, out=out)
         return self._part(self.sums, block)
 
     def _view(self, flat: Tensor) -> Tensor:
@@ -140,3 +141,19 @@ class _Windows:
     def _part(whole: Tensor, block: Tensor) -> Tensor:
         images, channels, height, width = block.shape
         return whole[:images, :channels, :height, :width]
+
+
+def _shifted_additions(values: Tensor, step: int, side: int, out: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return the additions ``(a, b, a + b)`` that sum ``side`` of the ``values``, ``step`` apart, into ``out``.
+
+    Neighbours are added first and their sums shared, so that a window takes half as many additions as it has terms.
+    """
+    if side == 1:
+        return []
+    pairs = out if side == 3 else out.new_empty(len(out) + (side - 3) * step)
+    terms = [pairs[shift * step :][: len(out)] for shift in range(0, side - 1, 2)]
+    last = values[(side - 1) * step :]
+    additions = [(values[: len(pairs)], values[step:][: len(pairs)], pairs)]
+    for term, total in zip([*terms[1:], last], [terms[0], *[out] * (len(terms) - 1)], strict=True):
+        additions.append((total, term, out))
+    return additions

@@ -24,10 +24,10 @@ _ARGUMENTS = "Tensor push, Tensor total, Tensor offset, Tensor alpha"
 def inhibit(
     push: Tensor, total: Tensor, offset: Tensor, alpha: Tensor, bias: Tensor | None, avg_kernel_size: int
 ) -> Tensor:
-    """Subtract the pull response from the push response.
+    """Subtract the pull response from the push response, on a CPU without gradients in place.
 
     Args:
-        push: Response of the convolution ``[N, O, H, W]``, float16, bfloat16, float32 or float64.
+        push: Response of the convolution ``[N, O, H, W]``, float16, bfloat16, float32 or float64. Not to be used again.
         total: Sum of the input under the kernel, ``[N, 1, H, W]`` or ``[N, O, H, W]``; at least float32, like the rest.
         offset: Smallest plus largest weight of each filter ``[O]``.
         alpha: Strength of the inhibition ``[O]``.
@@ -39,6 +39,9 @@ def inhibit(
     """
     arguments = push, total, offset, alpha, bias, avg_kernel_size
     if _has_kernel(push, total) and not _is_transformed(push, total, offset, alpha, bias):
+        if push.is_cpu and not _needs_gradient(push, total, offset, alpha, bias):
+            torch.ops.pushpull_conv.inhibit_(*arguments)  # fresh memory costs about as much as the arithmetic
+            return push
         return torch.ops.pushpull_conv.inhibit(*arguments)
     return composed.inhibit(*arguments)
 
@@ -60,6 +63,22 @@ def _is_transformed(*tensors: Tensor | None) -> bool:
     return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors if tensor is not None)
 
 
+def _needs_gradient(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors if tensor is not None)
+
+
+@torch.library.custom_op(
+    "pushpull_conv::inhibit_",
+    mutates_args=("push",),
+    device_types="cpu",
+    schema=f"({_ARGUMENTS.replace('Tensor', 'Tensor(a!)', 1)}, Tensor? bias, int avg_kernel_size) -> ()",
+)
+def _inhibit_(
+    push: Tensor, total: Tensor, offset: Tensor, alpha: Tensor, bias: Tensor | None, avg_kernel_size: int
+) -> None:
+    blocked.forward(push, total, offset, alpha, bias, avg_kernel_size, push)
+
+
 @torch.library.custom_op(
     "pushpull_conv::inhibit",
     mutates_args=(),
@@ -69,7 +88,9 @@ def _is_transformed(*tensors: Tensor | None) -> bool:
 def _inhibit(
     push: Tensor, total: Tensor, offset: Tensor, alpha: Tensor, bias: Tensor | None, avg_kernel_size: int
 ) -> Tensor:
-    return blocked.forward(push, total, offset, alpha, bias, avg_kernel_size)
+    response = torch.empty_like(push)
+    blocked.forward(push, total, offset, alpha, bias, avg_kernel_size, response)
+    return response
 
 
 @torch.library.custom_op(
