@@ -76,7 +76,7 @@ def push_pull_conv2d(
     batch, padding = _pad(x.unsqueeze(0) if x.dim() == 3 else x, weight, padding, dilation, padding_mode)
     push = F.conv2d(batch, weight, None, stride, padding, dilation, groups)
     dtype = torch.promote_types(push.dtype, torch.float32)
-    with _autocast_off(x):
+    with autocast_off(x):
         total = _window_sum(batch, weight, stride, padding, dilation, groups, dtype)
         offset = _offset(weight).flatten().to(dtype)
         shift = None if bias is None else bias.to(dtype)
@@ -211,6 +211,7 @@ def _taps(size: int, side: int, step: int, gap: int) -> list[slice]:
     return [slice(tap * gap, size - (side - 1 - tap) * gap, step) for tap in range(side)]
 
 
-def _autocast_off(x: Tensor) -> AbstractContextManager[object]:
+def autocast_off(x: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which autocast leaves what is computed on the device of ``x`` in its own precision."""
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import scipy.signal
+import scipy.special
 import torch
 from torch import nn
 
@@ -17,8 +18,10 @@ from pushpull_conv.comparison_layers import (
     BlurredConv2d,
     SurroundSuppressedConv2d,
     UpsampledPullConv2d,
+    VariedPushPullConv2d,
 )
 from pushpull_conv.errors import InputError
+from pushpull_conv.functional import push_pull_conv2d_reference
 
 BLURS = {2: [1, 1], 3: [1, 2, 1], 5: [1, 4, 6, 4, 1]}  # Zhang 2019: Rect-2, Tri-3, Bin-5
 CONVOLUTIONS = [
@@ -28,6 +31,8 @@ CONVOLUTIONS = [
     (BlurPoolConv2d, {"blur_kernel_size": 3}),
     (SurroundSuppressedConv2d, {"sigma": 0.4, "alpha": 0.7}),
     (SurroundSuppressedConv2d, {"sigma": 0.4, "trainable_alpha": True}),
+    (VariedPushPullConv2d, {"avg_kernel_sizes": (1, 3), "pull_constant": "channel"}),
+    (VariedPushPullConv2d, {"trainable_alpha": True, "alpha_limit": 0.8}),
 ]
 GEOMETRIES = [
     {"kernel_size": 3, "stride": 2, "padding": 1},
@@ -180,6 +185,52 @@ def test_surround_suppression_silences_what_answers_everywhere_and_spares_a_poin
     torch.testing.assert_close(layer(point), point)
 
 
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_at_its_defaults_the_varied_unit_is_the_unit(geometry, size):
+    layer = VariedPushPullConv2d(4, 6, avg_kernel_sizes=(size,), alpha=0.7, **geometry).double()
+    x = double(2, 4, 12, 14)
+    names = ("stride", "dilation", "groups", "padding_mode", "padding")
+    settings = {name: getattr(layer, name) for name in names}
+    expected = push_pull_conv2d_reference(x, layer.weight, layer.bias, 0.7, avg_kernel_size=size, **settings)
+    torch.testing.assert_close(layer(x), expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_varied_unit_is_its_formula_by_scipy(stride):
+    layer = VariedPushPullConv2d(
+        3,
+        4,
+        3,
+        stride,
+        padding=1,
+        avg_kernel_sizes=(1, 3, 5),
+        pull_constant="channel",
+        trainable_alpha=True,
+        alpha_limit=2,
+    ).double()
+    with torch.no_grad():
+        layer.pooling.copy_(double(4, 3, seed=5))
+        layer.alpha.copy_(double(4, seed=6))
+    x, weight = double(3, 9, 11), layer.weight.detach().numpy()
+    constants = weight.min((2, 3), keepdims=True) + weight.max((2, 3), keepdims=True)
+    assert layer.pull_kernel().detach().numpy() == pytest.approx(constants - weight)
+    push, pull = (correlate(padded(x.numpy(), 1), kernel, stride) for kernel in (weight, constants - weight))
+    shares = scipy.special.softmax(layer.pooling.detach().numpy(), axis=1)
+    alpha = 2 * scipy.special.expit(layer.alpha.detach().numpy())
+    inside = np.ones(push.shape[1:])
+    for o in range(4):
+        means = [
+            scipy.ndimage.uniform_filter(pull[o], k, mode="constant")
+            / scipy.ndimage.uniform_filter(inside, k, mode="constant")
+            for k in (1, 3, 5)
+        ]
+        expected = relu(push[o]) - alpha[o] * relu(
+            sum(share * mean for share, mean in zip(shares[o], means, strict=True))
+        )
+        assert layer(x)[o].detach().numpy() == pytest.approx(expected + layer.bias[o].item(), abs=1e-10)
+
+
 @pytest.mark.parametrize(("kind", "settings"), CONVOLUTIONS)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_shapes_and_parameters_are_those_of_the_convolution(kind, settings, geometry):
@@ -192,7 +243,7 @@ def test_shapes_and_parameters_are_those_of_the_convolution(kind, settings, geom
     before = BlurPool2d()(x) if kind is BlurPoolConv2d else x
     assert layer(x).shape == conv(before).shape
     torch.testing.assert_close(layer(x[0]), layer(x)[0], atol=1e-5, rtol=1e-4)
-    assert {*layer.state_dict()} - {"alpha"} == {*conv.state_dict()}
+    assert {*layer.state_dict()} - {"alpha", "pooling"} == {*conv.state_dict()}
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
@@ -321,6 +372,11 @@ def test_compiles_to_one_graph_and_describes_itself(kind, settings):
         (lambda: UpsampledPullConv2d(3, 4, 3, alpha=math.inf), "alpha is inf; allowed: any finite number"),
         (lambda: SurroundSuppressedConv2d(3, 4, 3, sigma=0), "sigma is 0; allowed: above 0 to 4"),
         (lambda: SurroundSuppressedConv2d(3, 4, 3, alpha=math.nan), "alpha is nan"),
+        (lambda: VariedPushPullConv2d(3, 4, 3, avg_kernel_sizes=()), "avg_kernel_sizes is empty"),
+        (lambda: VariedPushPullConv2d(3, 4, 3, avg_kernel_sizes=(3, 4)), "avg_kernel_size is 4; allowed: 0 or an odd"),
+        (lambda: VariedPushPullConv2d(3, 4, 3, pull_constant="pixel"), "unknown pull_constant 'pixel'"),
+        (lambda: VariedPushPullConv2d(3, 4, 3, alpha_limit=1.0), "alpha_limit is 1.0; it limits a learned alpha"),
+        (lambda: VariedPushPullConv2d(3, 4, 3, trainable_alpha=True, alpha_limit=0.0), "alpha_limit is 0.0"),
     ],
 )
 def test_bad_input_is_named(build, message):

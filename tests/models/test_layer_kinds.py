@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pushpull_conv.comparison_layers import BlurPool2d, BlurPoolConv2d, BlurredConv2d
+from pushpull_conv.comparison_layers import BlurPool2d, BlurPoolConv2d, BlurredConv2d, VariedPushPullConv2d
 from pushpull_conv.errors import InputError
 from pushpull_conv.models import ModelSpec, create_model, load_checkpoint, save_checkpoint
 from pushpull_conv.models.layer_kinds import LAYER_KINDS
@@ -93,6 +93,18 @@ def test_blurred_convolutions_are_the_first_and_the_strided():
     assert all(isinstance(module, BlurredConv2d) for module in strided)
 
 
+def test_the_varied_unit_goes_where_patterns_say_and_with_a_blur():
+    layer = {"kind": "varied-push-pull", "where": ["layer1.*.conv1", "layer2.0.conv2"], "avg_kernel_sizes": [3, 5]}
+    network = create_model("resnet20", num_classes=3, layer=layer)
+    varied = [name for name, module in network.named_modules() if isinstance(module, VariedPushPullConv2d)]
+    assert varied == ["conv1", "layer1.0.conv1", "layer1.1.conv1", "layer1.2.conv1", "layer2.0.conv2"]
+    blurred = create_model("resnet18", num_classes=3, layer={"kind": "varied-push-pull", "blur_kernel_size": 3})
+    assert isinstance(blurred.conv1, VariedPushPullConv2d)
+    assert blurred.conv1.stride == (1, 1)  # the subsampling moved into the blurs
+    assert isinstance(blurred.layer2[0].conv2, BlurPoolConv2d)
+    assert blurred(torch.randn(1, 3, 64, 64)).shape == (1, 3)
+
+
 @pytest.mark.parametrize("kind", LAYER_KINDS)
 def test_a_checkpoint_rebuilds_the_network(tmp_path, kind):
     spec = ModelSpec("resnet20", 3, None, None, (0.1,) * 3, (0.2,) * 3, layer={"kind": kind})
@@ -121,6 +133,7 @@ def test_a_checkpoint_written_before_there_were_layers_loads(tmp_path):
         ("resnet20", {"kind": "surround", "sigm": 1}, "setting of layer 'surround' 'sigm'; did you mean 'sigma'"),
         ("resnet20", {"kind": "upsampled-pull", "scale": 3}, "scale is 3; allowed: 1 to 2"),
         ("resnet20", {"kind": "blurpool", "blur_kernel_size": 1}, "blur kernel_size is 1"),
+        ("resnet20", {"kind": "varied-push-pull", "where": ["stage1.*"]}, r"where has 'stage1.\*', which fits no conv"),
         ("timm:resnet18", {"kind": "blurpool"}, "not ResNet: the blur must follow the activation"),
         ("torchvision:mobilenet_v2", {"kind": "blurpool"}, "not MobileNetV2"),
         ("torchvision:alexnet", {"kind": "blurred-conv"}, r"but 'features.0' has \(4, 4\)"),

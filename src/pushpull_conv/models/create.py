@@ -39,7 +39,8 @@ def create_model(
         pushpull: Arguments of `swap_first_conv_` (``avg_kernel_size``, ``alpha``, ``trainable_alpha``), or None to keep
             the plain convolution. The swap draws no weights: the network is otherwise the same for the same seed.
         layer: In its stead a layer to compare the unit with: its ``kind`` (``"upsampled-pull"``, ``"blurpool"``,
-            ``"blurred-conv"``, ``"surround"``) and the settings of that kind, as ``docs/layers.md`` lists them.
+            ``"blurred-conv"``, ``"surround"``, ``"varied-push-pull"``) and the settings of that kind, as
+            ``docs/layers.md`` lists them.
         pretrained: Load the library's published weights, for ``"timm:"`` and ``"torchvision:"`` names.
 
     Returns:

@@ -4,7 +4,8 @@ Each kind changes the network where its paper says, and keeps every weight and i
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +17,7 @@ from pushpull_conv.comparison_layers import (
     BlurredConv2d,
     SurroundSuppressedConv2d,
     UpsampledPullConv2d,
+    VariedPushPullConv2d,
 )
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.models.cifar_resnet import CifarResNet, Subsample
@@ -61,6 +63,48 @@ def _surround(network: nn.Module, *, sigma: float = 0.5, alpha: float = 1.0, tra
     name, conv = _first_conv(network)
     unit = SurroundSuppressedConv2d.from_conv2d(conv, sigma=sigma, alpha=alpha, trainable_alpha=trainable_alpha)
     replace_module_(network, name, unit)
+
+
+def _varied_push_pull(
+    network: nn.Module,
+    *,
+    avg_kernel_sizes: Sequence[int] = (5,),
+    pull_constant: str = "filter",
+    alpha: float = 1.0,
+    trainable_alpha: bool = False,
+    alpha_limit: float | None = None,
+    where: Sequence[str] = (),
+    blur_kernel_size: int | None = None,
+) -> None:
+    """The first convolution, and those whose name fits a pattern of ``where``, become a variation of the unit.
+
+    With ``blur_kernel_size`` every subsampling follows a blur besides, as `_blurpool` does it.
+    """
+    if blur_kernel_size is not None:
+        _blurpool(network, blur_kernel_size=blur_kernel_size)
+    first, _ = _first_conv(network)
+    for name in (first, *_convs_matching(network, where, without=first)):
+        conv = replaceable_conv(network, name)
+        unit = VariedPushPullConv2d.from_conv2d(
+            conv,
+            avg_kernel_sizes=avg_kernel_sizes,
+            pull_constant=pull_constant,
+            alpha=alpha,
+            trainable_alpha=trainable_alpha,
+            alpha_limit=alpha_limit,
+        )
+        replace_module_(network, name, unit)
+
+
+def _convs_matching(network: nn.Module, patterns: Sequence[str], *, without: str) -> list[str]:
+    """The names of the convolutions that fit a pattern such as ``layer1.*.conv1``, in the order of the network."""
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InputError(
+                f"where has '{pattern}', which fits no convolution of the network; it has {', '.join(names)}"
+            )
+    return [name for name in names if name != without and any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def _blurred_conv(network: nn.Module, *, blur_kernel_size: int = 3) -> None:
@@ -150,5 +194,6 @@ LAYER_KINDS: Mapping[str, Callable[..., None]] = {
     "blurpool": _blurpool,
     "blurred-conv": _blurred_conv,
     "surround": _surround,
+    "varied-push-pull": _varied_push_pull,
 }
 """What a recipe's ``layer`` may be."""

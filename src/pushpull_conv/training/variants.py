@@ -64,12 +64,26 @@ class Surround(Section):
     trainable_alpha: bool = False
 
 
-Layer = UpsampledPull | BlurPool | BlurredConv | Surround
+class VariedPushPull(Section):
+    """The unit with its choices opened, in the first convolution and in others; see ``docs/layers.md``."""
+
+    kind: Literal["varied-push-pull"]
+    avg_kernel_sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (5,)
+    pull_constant: Literal["filter", "channel"] = "filter"
+    alpha: float = 1.0
+    trainable_alpha: bool = False
+    alpha_limit: Annotated[float | None, Field(gt=0)] = None
+    where: Annotated[tuple[str, ...], Field(description="patterns of the names of further convolutions")] = ()
+    blur_kernel_size: Annotated[int | None, Field(ge=2, le=7, description="blur before every subsampling")] = None
+
+
+Layer = UpsampledPull | BlurPool | BlurredConv | Surround | VariedPushPull
 LAYERS: Mapping[str, type[Section]] = {
     "upsampled-pull": UpsampledPull,
     "blurpool": BlurPool,
     "blurred-conv": BlurredConv,
     "surround": Surround,
+    "varied-push-pull": VariedPushPull,
 }
 VARIANTS: Mapping[str, PushPull | Layer | None] = {
     "baseline": None,
@@ -85,8 +99,13 @@ VARIANTS: Mapping[str, PushPull | Layer | None] = {
     "BlurredConv": BlurredConv(kind="blurred-conv"),
     "Surround": Surround(kind="surround"),
     "Surround-trainable": Surround(kind="surround", trainable_alpha=True),
+    "PP5-bounded": VariedPushPull(kind="varied-push-pull", trainable_alpha=True, alpha_limit=1.0),
+    "PP5-channel": VariedPushPull(kind="varied-push-pull", pull_constant="channel"),
+    "PP-mixed": VariedPushPull(kind="varied-push-pull", avg_kernel_sizes=(1, 3, 5, 7)),
+    "PP5-deep": VariedPushPull(kind="varied-push-pull", where=("layer1.*.conv1",)),
+    "PP5-BlurPool": VariedPushPull(kind="varied-push-pull", blur_kernel_size=3),
 }
-"""What a recipe may write, beside any ``PP<size>-a<alpha>``: the published settings of each layer, by name."""
+"""What a recipe may write, beside any ``PP<size>-a<alpha>``: each layer's published settings and ours, by name."""
 
 
 class Augment(Section):
