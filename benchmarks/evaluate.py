@@ -8,6 +8,7 @@ The table is in CPU time, summed over the threads, because other programs on the
 """
 
 import argparse
+import contextlib
 import os
 import statistics
 import time
@@ -49,9 +50,12 @@ def main() -> None:
         means.append(statistics.fmean(times))
         print(f"| {name} | {means[-1]:.3f} | {max(times):.3f} |")
     print(f"| **corruptions** | {statistics.fmean(means):.3f} | |")
-    print(f"| **{options.model}** | {milliseconds_to_classify(classifier, images):.3f} | |")
+    for name, autocast in ((options.model, None), (f"{options.model} under autocast to bfloat16", "bfloat16")):
+        print(f"| **{name}** | {milliseconds_to_classify(classifier, images, autocast):.3f} | |")
+    _, lower_cpu = seconds(lambda: evaluate(classifier, images, autocast="bfloat16"))
     wall, cpu = seconds(lambda: evaluate(classifier, images))
-    print(f"| **evaluate()** | {1000 * cpu / CELLS / len(images):.3f} | |\n")
+    print(f"| **evaluate()** | {1000 * cpu / CELLS / len(images):.3f} | |")
+    print(f'| **evaluate(autocast="bfloat16")** | {1000 * lower_cpu / CELLS / len(images):.3f} | |\n')
 
     share = ALL_IMAGES / len(images)
     print(
@@ -72,10 +76,11 @@ def milliseconds_to_corrupt(images: ImageSet, name: str, severity: int) -> float
 
 
 @torch.inference_mode()
-def milliseconds_to_classify(classifier: Classifier, images: ImageSet) -> float:
+def milliseconds_to_classify(classifier: Classifier, images: ImageSet, autocast: str | None) -> float:
     """CPU time of one image, the median of three passes over the images."""
     batches = [part.contiguous(memory_format=torch.channels_last) for part in images.images.split(BATCH)]
-    passes = [seconds(lambda: [classifier(batch) for batch in batches])[1] for _ in range(3)]
+    with torch.autocast("cpu", getattr(torch, autocast)) if autocast else contextlib.nullcontext():
+        passes = [seconds(lambda: [classifier(batch) for batch in batches])[1] for _ in range(3)]
     return 1000 * statistics.median(passes) / len(images)
 
 

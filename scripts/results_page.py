@@ -10,7 +10,7 @@ from pushpull_conv.files import RECIPE_FILE, RESULTS_FILE, atomic_write
 from pushpull_conv.provenance import read_provenance
 from pushpull_conv.report.averages import averaged
 from pushpull_conv.report.wording import duration, signed
-from pushpull_conv.training.recipe import load_recipe
+from pushpull_conv.training.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
@@ -73,7 +73,7 @@ def _run(run: Path) -> Iterator[str]:
     place = run.relative_to(ROOT).as_posix()
     yield f"## {recipe.title}\n"
     yield (
-        f"The recipe `{run.name}`: {recipe.training.epochs} epochs, seed {recipe.seed}; "
+        f"The recipe `{run.name}`: {recipe.training.epochs} epochs, {_seeds(recipe)}; "
         f"{_images(Results.load(folders[0] / RESULTS_FILE).header)}. "
         f"[The report](../{place}/report/index.html) is one page with all figures; `{place}` holds the counts, "
         "the logs and the trained models.\n"
@@ -85,6 +85,12 @@ def _run(run: Path) -> Iterator[str]:
     yield ORIGINS
     yield from (_origin(folder) for folder in folders)
     yield ""
+
+
+def _seeds(recipe: Recipe) -> str:
+    """Say with which seeds the variants were trained."""
+    seeds = dict.fromkeys(recipe.seed_of(training) for training in recipe.trainings)
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def _images(header: Header) -> str:
