@@ -1,6 +1,8 @@
 import csv
 import io
 import re
+import shutil
+import subprocess
 
 import pytest
 from rich.console import Console
@@ -125,6 +127,27 @@ def test_latex_keeps_the_number_of_columns_and_escapes_labels(make_results):
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {5}
     assert "{lrrrrr}" in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed (Debian: texlive-latex-base)")
+def test_latex_compiles_and_fits_the_column(results, make_results, kernels, provenance, tmp_path):
+    """Alone and in a narrow column, with labels of every sign that TeX reads otherwise."""
+    strange = make_results(r"~^_<>|{\}$&#% “±” −", 0.16)
+    rows = [score(result, results[0]) for result in (*results, strange)]
+    tables = [comparison_table(rows, rows[0]), corruption_table([*results, strange])]
+    (tmp_path / "tables.tex").write_text("\n".join(map(to_latex, tables)))
+    for options in ("", "twocolumn"):
+        lines = [
+            rf"\documentclass[{options}]{{article}}",
+            r"\usepackage[T1]{fontenc}",
+            r"\usepackage{booktabs,graphicx}",
+        ]
+        lines += [r"\begin{document}", r"\input{tables}", r"\end{document}"]
+        (tmp_path / "paper.tex").write_text("\n".join(lines))
+        call = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+        done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+        assert done.returncode == 0, done.stdout
+        assert "Overfull" not in done.stdout
 
 
 def test_the_terminal_table_shows_alpha_and_parameters(results, kernels, provenance):

@@ -165,22 +165,27 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """Return the table for a paper, as a ``table`` float with the rules of the ``booktabs`` package."""
+    """Return the table for a paper, as a ``table`` float; it needs the packages ``booktabs`` and ``graphicx``.
+
+    Wider than the column, it is scaled down to it.
+    """
     rows = [
         " & ".join(rf"\textbf{{{_tex(entry.text)}}}" if entry.best else _tex(entry.text) for entry in row)
         for row in table.rows
     ]
     lines = [
+        r"% needs \usepackage{booktabs,graphicx}",
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{_tex(f'{table.title}. {table.caption}')}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
         r"\toprule",
         " & ".join(map(_tex, table.header)) + r" \\",
         r"\midrule",
         *(rf"{row} \\" for row in rows),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
