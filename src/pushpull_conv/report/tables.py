@@ -173,13 +173,15 @@ def to_latex(table: Table) -> str:
         " & ".join(rf"\textbf{{{_tex(entry.text)}}}" if entry.best else _tex(entry.text) for entry in row)
         for row in table.rows
     ]
+    sides = ("l" if isinstance(entry.value, str) else "r" for entry in table.rows[0])
     lines = [
         r"% needs \usepackage{booktabs,graphicx}",
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{_tex(f'{table.title}. {table.caption}')}}}",
+        r"\smallskip",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+        rf"\begin{{tabular}}{{{''.join(sides)}}}",
         r"\toprule",
         " & ".join(map(_tex, table.header)) + r" \\",
         r"\midrule",
