@@ -203,12 +203,26 @@ def test_compiles_to_one_graph(trainable_alpha):
         torch.testing.assert_close(compiled(x), unit(x))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_compiled_without_gradients_it_computes_the_same_in_place(layout):
+    torch.compiler.reset()
+    unit = PushPullConv2d(3, 8, 5, stride=2, padding=2, avg_kernel_size=5).to(memory_format=layout)
+    compiled = torch.compile(unit, fullgraph=True, backend="aot_eager")
+    x = torch.randn(2, 3, 20, 16).contiguous(memory_format=layout)
+    with torch.no_grad():
+        response = compiled(x)
+    torch.testing.assert_close(response, unit(x))
+    assert response.stride() == unit(x).stride()
+
+
 @pytest.mark.slow
 def test_compiles_with_the_default_backend():
     torch.compiler.reset()
     unit, x = PushPullConv2d(3, 8, 7, stride=2, padding=3), torch.randn(2, 3, 32, 32)
     compiled = torch.compile(unit, fullgraph=True)
     torch.testing.assert_close(compiled(x), unit(x), atol=1e-5, rtol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), unit(x), atol=1e-5, rtol=1e-4)
     compiled_gradient, gradient = (
         torch.autograd.grad(form(x).square().sum(), unit.weight)[0] for form in (compiled, unit)
     )
