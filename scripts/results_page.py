@@ -14,7 +14,7 @@ from pushpull_conv.training.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
-OURS = ROOT / "results" / "cifar10-resnet20"
+OURS = ROOT / "results" / "cifar10-resnet20-seeds"
 PAPER = ROOT / "results" / "paper" / "shot_noise_cifar10.csv"
 FIGURES = {
     "tradeoff": "What each variant gains under corruption, and what it costs on clean images",

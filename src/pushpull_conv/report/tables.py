@@ -134,7 +134,9 @@ def to_rich(table: Table) -> RichTable:
     rich.title, rich.caption, rich.caption_justify = Text(table.title), Text(table.caption), "left"
     for column, title in enumerate(table.header):
         widest = max(len(row[column].text) for row in table.rows)
-        rich.add_column(Text(title), justify="right" if column else "left", no_wrap=widest >= len(title))
+        word = max(len(word) for row in table.rows for word in row[column].text.split())  # a spread may take a line
+        whole = widest == word >= len(title)
+        rich.add_column(Text(title), justify="right" if column else "left", no_wrap=whole, min_width=word)
     for row in table.rows:
         rich.add_row(*(Text(entry.text, style="bold green" if entry.best else "") for entry in row))
     return rich
