@@ -157,10 +157,12 @@ def test_every_known_variant_trains_a_step_through_a_recipe(tmp_path, digits, va
     torch.manual_seed(recipe.seed)
     fresh, _ = build(recipe, recipe.variant(variant), few[0])
     assert (spec.layer, spec.pushpull) == tuple(
-        part and part.model_dump() for part in (recipe.variant(variant).layer, recipe.variant(variant).pushpull)
+        part and part.model_dump(mode="json")
+        for part in (recipe.variant(variant).layer, recipe.variant(variant).pushpull)
     )
     assert repr(classifier) == repr(fresh)
     start = dict(fresh.named_parameters())
     moved = {name for name, value in classifier.named_parameters() if not torch.equal(value, start[name])}
     assert "network.conv1.weight" in moved
-    assert ("network.conv1.alpha" in moved) == variant.endswith("-trainable")
+    assert ("network.conv1.alpha" in moved) == variant.endswith(("-trainable", "-bounded"))
+    assert ("network.conv1.pooling" in moved) == (variant == "PP-mixed")

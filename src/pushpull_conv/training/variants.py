@@ -159,9 +159,9 @@ class Variant(Section):
 
     @property
     def changes(self) -> dict[str, dict[str, Any] | None]:
-        """The arguments ``pushpull`` and ``layer`` of `create_model`."""
+        """The arguments ``pushpull`` and ``layer`` of `create_model`, as a model's file keeps them."""
         sections = {"pushpull": self.pushpull, "layer": self.layer}
-        return {name: section.model_dump() if section else None for name, section in sections.items()}
+        return {name: section.model_dump(mode="json") if section else None for name, section in sections.items()}
 
 
 def known_variant(value: Any) -> Any:
