@@ -77,7 +77,8 @@ def push_pull_conv2d(
     push = F.conv2d(batch, weight, None, stride, padding, dilation, groups)
     dtype = torch.promote_types(push.dtype, torch.float32)
     with autocast_off(x):
-        total = _window_sum(batch, weight, stride, padding, dilation, groups, dtype)
+        total = window_sum(batch, weight, stride, padding, dilation, groups, dtype)
+        total = total if groups == 1 else total.repeat_interleave(len(weight) // groups, dim=1)
         offset = _offset(weight).flatten().to(dtype)
         shift = None if bias is None else bias.to(dtype)
         response = inhibit(push, total, offset, strength.to(dtype), shift, avg_kernel_size)
@@ -184,7 +185,7 @@ def _pair(value: IntOrPair) -> tuple[int, ...]:
     return (value, value) if isinstance(value, int) else value
 
 
-def _window_sum(
+def window_sum(
     x: Tensor,
     weight: Tensor,
     stride: IntOrPair,
@@ -193,17 +194,16 @@ def _window_sum(
     groups: int,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Sum ``x`` under the kernel at every output position: ``[N, 1, H', W']``, or one channel per filter if grouped.
+    """Sum each group of channels of ``x`` under the kernel at every output position: ``[N, groups, H', W']``.
 
     Additions of slices, not a convolution, which on a GPU would round its input to ten bits unless told otherwise.
     """
-    filters, _, height, width = weight.shape
+    height, width = weight.shape[2:]
     total = F.pad(x.unflatten(1, (groups, -1)).sum(2, dtype=dtype), _borders(weight, padding, dilation))
     (down, right), (row_gap, column_gap) = _pair(stride), _pair(dilation)
     rows, columns = _taps(total.shape[2], height, down, row_gap), _taps(total.shape[3], width, right, column_gap)
     total = functools.reduce(torch.add, (total[:, :, tap] for tap in rows))
-    total = functools.reduce(torch.add, (total[:, :, :, tap] for tap in columns))
-    return total if groups == 1 else total.repeat_interleave(filters // groups, dim=1)
+    return functools.reduce(torch.add, (total[:, :, :, tap] for tap in columns))
 
 
 def _taps(size: int, side: int, step: int, gap: int) -> list[slice]:

@@ -1,5 +1,6 @@
 """The push-pull unit with its choices opened, to look for a better one."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from pushpull_conv.comparison_layers.inhibition import InhibitedConv2d
 from pushpull_conv.errors import InputError, require_name
-from pushpull_conv.functional import autocast_off, check_avg_kernel_size
+from pushpull_conv.functional import autocast_off, check_avg_kernel_size, window_sum
 from pushpull_conv.kernels.composed import box_sum, window_share
 
 PULL_CONSTANTS = ("filter", "channel")
@@ -101,10 +102,10 @@ class VariedPushPullConv2d(InhibitedConv2d):
 
     def _pull(self, padded: Tensor, push: Tensor) -> Tensor:
         """Return ``x * (m - W)`` from the sums of each channel under the kernel, without a second full convolution."""
-        window = padded.new_ones(self.in_channels, 1, *self.kernel_size)
-        sums = F.conv2d(padded, window, None, self.stride, 0, self.dilation, self.in_channels)
+        batch = padded if padded.dim() == 4 else padded.unsqueeze(0)
+        sums = window_sum(batch, self.weight, self.stride, 0, self.dilation, self.in_channels, padded.dtype)
         constants = self._constants().to(sums.dtype).expand(-1, self.in_channels // self.groups, 1, 1)
-        return F.conv2d(sums, constants, groups=self.groups) - push
+        return F.conv2d(sums, constants, groups=self.groups).view_as(push) - push
 
     def _averaged(self, pull: Tensor) -> Tensor:
         batch = pull if pull.dim() == 4 else pull.unsqueeze(0)
@@ -114,7 +115,7 @@ class VariedPushPullConv2d(InhibitedConv2d):
         if len(means) > 1:
             shares = self.pooling.to(batch.dtype).softmax(1).unflatten(0, (-1, 1, 1))
             means = [shares[..., place] * mean for place, mean in enumerate(means)]
-        return torch.stack(means).sum(0).view_as(pull)
+        return functools.reduce(torch.add, means).view_as(pull)
 
     def _strength(self, response: Tensor) -> Tensor:
         strength = super()._strength(response)

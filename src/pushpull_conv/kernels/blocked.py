@@ -152,8 +152,9 @@ def _shifted_additions(values: Tensor, step: int, side: int, out: Tensor) -> lis
         return []
     pairs = out if side == 3 else out.new_empty(len(out) + (side - 3) * step)
     terms = [pairs[shift * step :][: len(out)] for shift in range(0, side - 1, 2)]
-    last = values[(side - 1) * step :]
     additions = [(values[: len(pairs)], values[step:][: len(pairs)], pairs)]
-    for term, total in zip([*terms[1:], last], [terms[0], *[out] * (len(terms) - 1)], strict=True):
+    total, *others = *terms, values[(side - 1) * step :]
+    for term in others:
         additions.append((total, term, out))
+        total = out
     return additions
