@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -27,5 +26,7 @@ def map_pictures(images: Tensor, change: Callable[[Image.Image], Image.Image]) -
     changed = []
     for planes in images.contiguous().numpy():
         bands = [Image.frombuffer("L", (width, height), plane, "raw", "L", 0, 1) for plane in planes]
-        changed += [np.asarray(band) for band in change(Image.merge("RGB", bands)).split()]
-    return torch.from_numpy(np.stack(changed)).unflatten(0, (-1, 3))
+        picture = change(Image.merge("RGB", bands))
+        changed += [picture.tobytes("raw", band) for band in "RGB"]
+    pixels = torch.frombuffer(bytearray().join(changed), dtype=torch.uint8)
+    return pixels.view(len(images), 3, picture.height, picture.width)
