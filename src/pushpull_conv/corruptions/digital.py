@@ -3,10 +3,8 @@
 import torch
 from torch import Tensor
 
-from pushpull_conv.corruptions import operators
-from pushpull_conv.corruptions.jpeg import jpeg
+from pushpull_conv.corruptions import jpeg, operators, pixelate
 from pushpull_conv.corruptions.kernel import Draws, Kernel, no_draws, to_uint8
-from pushpull_conv.corruptions.pixelate import pixelate
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.corruptions.spec import Parameters
 
@@ -109,18 +107,18 @@ def apply_elastic_transform(images: Tensor, parameters: Parameters, draws: Draws
 def apply_pixelate(images: Tensor, parameters: Parameters, draws: Draws) -> Tensor:
     """Shrink and enlarge."""
     (kept,) = parameters
-    return pixelate(images, kept)
+    return pixelate.pixelate(images, kept)
 
 
 def apply_jpeg_compression(images: Tensor, parameters: Parameters, draws: Draws) -> Tensor:
     """Compress and restore."""
     (quality,) = parameters
-    return jpeg(images, int(quality))
+    return jpeg.jpeg(images, int(quality))
 
 
 KERNELS = {
     "contrast": Kernel(no_draws, apply_contrast),
     "elastic_transform": Kernel(sample_elastic_transform, apply_elastic_transform),
-    "pixelate": Kernel(no_draws, apply_pixelate),
-    "jpeg_compression": Kernel(no_draws, apply_jpeg_compression),
+    "pixelate": Kernel(no_draws, apply_pixelate, pixelate.uses_pillow),
+    "jpeg_compression": Kernel(no_draws, apply_jpeg_compression, jpeg.uses_pillow),
 }

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pushpull_conv.corruptions import blur, digital, noise, spatter, weather
 from pushpull_conv.corruptions.frost import FrostTextures, load_frost
-from pushpull_conv.corruptions.jpeg import jpeg
+from pushpull_conv.corruptions.jpeg import jpeg, uses_pillow
 from pushpull_conv.corruptions.kernel import Draws, Kernel, no_draws
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.corruptions.spec import CORRUPTIONS, EXTRA_CORRUPTIONS, PROFILES, SEVERITIES, parameters
@@ -90,7 +90,8 @@ def corrupt(
     kernel = KERNELS[name]
     number = _NAMES.index(name)
     result = torch.empty_like(images)
-    for part, places, output in zip(*(_chunks(tensor, images) for tensor in (images, index, result)), strict=True):
+    whole = kernel.one_by_one(images)
+    for part, places, output in zip(*(_parts(each, images, whole) for each in (images, index, result)), strict=True):
         draws: Draws = ()
         if kernel.sample is not no_draws:
             random = Random.for_images(places.to(images.device), seed=seed, corruption=number, severity=severity)
@@ -116,15 +117,18 @@ def recompress(images: Tensor, quality: int) -> Tensor:
         tensor([100], dtype=torch.uint8)
     """
     result = torch.empty_like(images)
-    for part, output in zip(_chunks(images, images), _chunks(result, images), strict=True):
+    whole = uses_pillow(images)
+    for part, output in zip(_parts(images, images, whole), _parts(result, images, whole), strict=True):
         output.copy_(jpeg(part, quality))
     return result
 
 
-def _chunks(tensor: Tensor, images: Tensor) -> tuple[Tensor, ...]:
-    """Split a batch into parts that fit the caches of the device."""
+def _parts(tensor: Tensor, images: Tensor, whole: bool) -> tuple[Tensor, ...]:
+    """Split a batch into parts that fit the caches of the device, unless it is to stay whole."""
+    if not len(tensor):
+        return ()
     pixels = _CHUNK["cpu" if images.device.type == "cpu" else "cuda"]
-    return tensor.split(max(1, pixels // images[0, 0].numel())) if len(tensor) else ()
+    return (tensor,) if whole else tensor.split(max(1, pixels // images[0, 0].numel()))
 
 
 def _check_images(images: Tensor) -> None:

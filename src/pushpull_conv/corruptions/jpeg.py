@@ -51,7 +51,7 @@ _COSINES = (
 )
 
 # Pillow's other library, IJG's libjpeg 9, scales chroma differently.
-_HAS_TURBO = features.check_feature("libjpeg_turbo")
+_HAS_TURBO = bool(features.check_feature("libjpeg_turbo"))
 _LARGE = 48 * 48  # pixels from which Pillow is faster
 
 
@@ -130,8 +130,12 @@ def jpeg(images: Tensor, quality: int) -> Tensor:
         >>> jpeg(torch.full((1, 3, 16, 16), 100, dtype=torch.uint8), 50).unique()
         tensor([100], dtype=torch.uint8)
     """
-    large = images[:1, :1].numel() >= _LARGE
-    return _by_pillow(images, quality) if large and images.is_cpu and _HAS_TURBO else by_arithmetic(images, quality)
+    return _by_pillow(images, quality) if uses_pillow(images) else by_arithmetic(images, quality)
+
+
+def uses_pillow(images: Tensor) -> bool:
+    """Whether Pillow compresses such images, one by one."""
+    return images.is_cpu and _HAS_TURBO and images[:1, :1].numel() >= _LARGE
 
 
 def _by_pillow(images: Tensor, quality: int) -> Tensor:

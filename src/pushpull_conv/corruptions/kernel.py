@@ -21,11 +21,13 @@ class Kernel(NamedTuple):
 
     ``sample(random, images, parameters) -> draws`` makes everything random and ``apply(images, parameters, draws)`` is
     a pure function, so that draws from elsewhere can be applied as well. Images are uint8 ``[B, 3, H, W]``, parameters
-    are an entry of the severity table.
+    are an entry of the severity table. ``one_by_one(images)``: whether ``apply`` takes such images one by one, so that
+    nothing is gained by giving it a batch in parts.
     """
 
     sample: Callable[[Random, Tensor, Any], Draws]
     apply: Callable[[Tensor, Any, Draws], Tensor]
+    one_by_one: Callable[[Tensor], bool] = lambda images: False
 
 
 def to_uint8(values: Tensor) -> Tensor:

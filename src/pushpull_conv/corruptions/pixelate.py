@@ -26,8 +26,12 @@ def pixelate(images: Tensor, kept: float) -> Tensor:
         >>> pixelate(torch.tensor([[[[0, 2, 8, 4]] * 4] * 3], dtype=torch.uint8), 0.5)[0, 0, 0]
         tensor([1, 1, 6, 6], dtype=torch.uint8)
     """
-    large = images[:1, :1].numel() >= _LARGE
-    return _by_pillow(images, kept) if large and images.is_cpu else by_arithmetic(images, kept)
+    return _by_pillow(images, kept) if uses_pillow(images) else by_arithmetic(images, kept)
+
+
+def uses_pillow(images: Tensor) -> bool:
+    """Whether Pillow shrinks such images, one by one."""
+    return images.is_cpu and images[:1, :1].numel() >= _LARGE
 
 
 def _by_pillow(images: Tensor, kept: float) -> Tensor:
