@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pushpull_conv.corruptions import FrostTextures, corrupt, load_frost
-from pushpull_conv.corruptions.frost import resize
+from pushpull_conv.corruptions.frost import _atlas, resize
 from pushpull_conv.errors import InputError
 
 
@@ -99,6 +99,16 @@ def test_crops_lie_inside_the_photograph_and_never_at_its_end():
     crops = textures.crops(chance, 32, 34, 1.0)
     assert torch.equal(crops[0], ramp[:, :32, :34])
     assert torch.equal(crops[1], ramp[:, 27:59, 25:59])
+
+
+def test_images_of_many_sizes_do_not_each_keep_scaled_photographs():
+    _atlas.cache_clear()
+    for width in range(33, 73):
+        corrupt(torch.zeros(1, 3, 32, width, dtype=torch.uint8), "frost", 1, index=torch.tensor([0]))
+    assert _atlas.cache_info().currsize == 1
+    for width in range(600, 610):  # the drawings have 480 columns
+        corrupt(torch.zeros(1, 3, 32, width, dtype=torch.uint8), "frost", 1, index=torch.tensor([0]))
+    assert _atlas.cache_info().currsize == _atlas.cache_info().maxsize
 
 
 def test_a_fifth_of_the_size_is_every_fifth_pixel():

@@ -10,7 +10,7 @@ import itertools
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -38,7 +38,6 @@ class FrostTextures:
 
     photographs: tuple[Tensor, ...]
     identity: str
-    _scaled: dict[tuple[float, int, int, torch.device], "_Atlas"] = field(default_factory=dict, init=False, repr=False)
 
     def crops(self, chance: Tensor, height: int, width: int, scale: float) -> Tensor:
         """Cut one random crop per image.
@@ -54,13 +53,8 @@ class FrostTextures:
         Returns:
             uint8 ``[B, 3, height, width]`` on the device of ``chance``.
         """
-        key = (scale, height, width, chance.device)
-        if key not in self._scaled:
-            photographs = [
-                resize(photograph, _fitting(photograph, height, width, scale)) for photograph in self.photographs
-            ]
-            self._scaled[key] = _Atlas.of(photographs, chance.device)
-        return self._scaled[key].crops(chance, height, width)
+        scales = tuple(_fitting(photograph, height, width, scale) for photograph in self.photographs)
+        return _atlas(self, scales, chance.device).crops(chance, height, width)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +88,12 @@ class _Atlas:
         places = corner[:, None, None] + rows * stride[:, None, None] + columns
         crops = self.pixels.index_select(1, places.flatten()).view(3, len(chance), height, width)
         return crops.transpose(0, 1)
+
+
+@lru_cache(maxsize=8)
+def _atlas(textures: FrostTextures, scales: tuple[float, ...], device: torch.device) -> _Atlas:
+    photographs = [resize(*pair) for pair in zip(textures.photographs, scales, strict=True)]
+    return _Atlas.of(photographs, device)
 
 
 def _fitting(photograph: Tensor, height: int, width: int, scale: float) -> float:
