@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, GROUPS, PROFILES, SEVERITIES, corrupt
+from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, GROUPS, PROFILES, SEVERITIES, corrupt, recompress
 from pushpull_conv.corruptions.engine import KERNELS
 from pushpull_conv.errors import InputError
 
@@ -162,3 +162,18 @@ def test_a_wrong_argument_is_named_in_one_line(change, message):
     with pytest.raises(InputError, match=message) as caught:
         corrupt(arguments.pop("images"), arguments.pop("name"), arguments.pop("severity"), **arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "quality", "message"),
+    [
+        (IMAGES.float(), 85, r"images has dtype torch\.float32"),
+        (IMAGES[:, :1], 85, r"images has shape \[2, 1, 32, 32\]"),
+        (IMAGES, 0, "quality is 0; allowed are the integers from 1 to 100"),
+        (IMAGES, 101, "quality is 101"),
+        (IMAGES, 84.5, r"quality is 84\.5"),
+    ],
+)
+def test_jpeg_of_something_else_is_refused(images, quality, message):
+    with pytest.raises(InputError, match=message):
+        recompress(images, quality)

@@ -106,16 +106,22 @@ def recompress(images: Tensor, quality: int) -> Tensor:
     The pixels are those of libjpeg and libjpeg-turbo, to the bit.
 
     Args:
-        images: uint8 ``[B, 3, H, W]`` on any device.
+        images: uint8 ``[B, 3, H, W]`` on any device; both sides at least 32.
         quality: 1 to 100, as libjpeg counts.
 
     Returns:
         uint8 ``[B, 3, H, W]`` on the device of ``images``.
 
+    Raises:
+        InputError: An argument has another type, shape or value than the ones above.
+
     Example:
         >>> recompress(torch.full((1, 3, 32, 32), 100, dtype=torch.uint8), 85).unique()
         tensor([100], dtype=torch.uint8)
     """
+    _check_images(images)
+    if quality not in range(1, 101):
+        raise InputError(f"quality is {quality!r}; allowed are the integers from 1 to 100")
     result = torch.empty_like(images)
     whole = uses_pillow(images)
     for part, output in zip(_parts(images, images, whole), _parts(result, images, whole), strict=True):
