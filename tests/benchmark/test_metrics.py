@@ -32,7 +32,8 @@ def flat(error: float) -> dict[str, tuple[float, ...]]:
 def results(errors: dict[str, tuple[float, ...]], clean: float, n: int = 1000, **header) -> Results:
     def cell(error: float) -> Cell:
         right = round(n * (1 - error))
-        return Cell(n=n, top1=right, top5=n, class_n=(n,), class_top1=(right,))
+        none = (0,) * (len(header.get("classes", ("a",))) - 1)
+        return Cell(n=n, top1=right, top5=n, class_n=(n, *none), class_top1=(right, *none))
 
     made = {"data": "d", "split": "test", "fingerprint": "f", "images": n, "classes": ("a",), "suite": "cifar10-c"}
     made |= {"revision": 1, "seed": 0, "frost": "procedural", "version": "0"} | header
@@ -250,6 +251,18 @@ def test_results_made_otherwise_are_not_compared():
     one, other = results(flat(0.3), 0.1), results(flat(0.3), 0.1, seed=1)
     with pytest.raises(InputError, match="cannot be compared, they are made with seed 1 and 0"):
         mce(one, other)
-    with pytest.raises(InputError, match="'alexnet' has errors on imagenet-c, the results are on cifar10-c"):
-        mce(one, "alexnet")
-    assert mce(results(flat(0.3), 0.1, suite="imagenet-c"), "alexnet") == pytest.approx(0.388, abs=1e-3)
+
+
+@pytest.mark.parametrize(("suite", "classes"), [("cifar10-c", 10), ("imagenet-c", 100)])
+def test_alexnets_errors_are_of_the_whole_imagenet(suite, classes):
+    own = results(flat(0.3), 0.1, suite=suite, classes=tuple(map(str, range(classes))))
+    message = f"'alexnet' has errors on imagenet-c with 1000 classes, the results are on {suite} with {classes};"
+    with pytest.raises(InputError, match=message):
+        mce(own, "alexnet")
+    with pytest.raises(InputError, match=message):
+        relative_mce(own, "alexnet")
+
+
+def test_alexnet_is_a_baseline_on_the_whole_imagenet():
+    own = results(flat(0.3), 0.1, suite="imagenet-c", classes=tuple(map(str, range(1000))))
+    assert mce(own, "alexnet") == pytest.approx(0.388, abs=1e-3)

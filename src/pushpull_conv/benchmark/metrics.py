@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Literal
 
-from pushpull_conv.benchmark.results import Results, check_comparable
+from pushpull_conv.benchmark.results import Header, Results, check_comparable
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES
 from pushpull_conv.errors import InputError, require_name
 
 Errors = Mapping[str, Sequence[float]]
 """Top-1 error of each severity, mildest first, by corruption."""
 Baseline = Results | Errors | Literal["alexnet"]
+_IMAGENET_CLASSES = 1000
 
 
 def corruption_errors(results: Results | Errors) -> dict[str, float]:
@@ -55,7 +56,7 @@ def mce(results: Results | Errors, baseline: Baseline) -> float:
 
     Args:
         results: Results, or the error of each of the 5 severities by corruption.
-        baseline: The same of the baseline, or ``"alexnet"`` for its published errors on ImageNet-C.
+        baseline: The same of the baseline, or ``"alexnet"`` for its published errors on ImageNet-C, all 1000 classes.
 
     Raises:
         InputError: As `mean_error`; no baseline; it was made from other images or never errs.
@@ -144,15 +145,21 @@ def r_net(
 def _baseline_errors(results: Results | Errors, baseline: Baseline) -> Mapping[str, float]:
     if isinstance(baseline, str):
         require_name("baseline", baseline, ["alexnet"])
-        if isinstance(results, Results) and results.header.suite != "imagenet-c":
-            raise InputError(
-                f"baseline 'alexnet' has errors on imagenet-c, the results are on {results.header.suite}; "
-                "give the results of a baseline on the same images"
-            )
+        if isinstance(results, Results):
+            _require_imagenet(results.header)
         return _alexnet()
     if isinstance(baseline, Results) and isinstance(results, Results):
         check_comparable([baseline, results])
     return _benchmark_errors(baseline, "baseline")
+
+
+def _require_imagenet(header: Header) -> None:
+    """Raise `InputError` where AlexNet's errors do not belong: fewer classes are easier to tell apart."""
+    if header.suite != "imagenet-c" or len(header.classes) != _IMAGENET_CLASSES:
+        raise InputError(
+            f"baseline 'alexnet' has errors on imagenet-c with {_IMAGENET_CLASSES} classes, the results are on "
+            f"{header.suite} with {len(header.classes)}; give the results of a baseline on the same images"
+        )
 
 
 def _benchmark_errors(given: Results | Errors, argument: str) -> dict[str, float]:
