@@ -325,6 +325,22 @@ def test_a_model_of_other_classes(darkened, source):
         evaluate(Linear(classes=3), source)
 
 
+def test_a_model_that_gives_no_tensor(darkened, source):
+    class Paired(Linear):
+        def forward(self, images):
+            return super().forward(images), None
+
+    with pytest.raises(InputError, match="the model gives a tuple, not a tensor of logits"):
+        evaluate(Paired(), source)
+
+
+def test_a_network_of_normalised_floats_is_told_of_the_classifier(darkened, source):
+    network = nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(RuntimeError) as caught:
+        evaluate(network, source)
+    assert "given uint8 images [B, 3, H, W]; pushpull_conv.models.Classifier" in caught.value.__notes__[0]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_logits_that_are_not_finite_name_the_cell(darkened, source, tmp_path, value):
     class Overflowing(Linear):

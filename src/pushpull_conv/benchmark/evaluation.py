@@ -94,8 +94,9 @@ def evaluate(
 
     Raises:
         InputError: An unknown suite, corruption, severity or ``autocast``, or a suite for images of another size; a
-            model whose logits are not finite or do not fit the classes; a published set that is incomplete, damaged or
-            of other images; a store that cannot be written or that holds another model's or benchmark's cells.
+            model that gives no logits, or such that are not finite or do not fit the classes; a published set that is
+            incomplete, damaged or of other images; a store that cannot be written or that holds another model's or
+            benchmark's cells.
 
     Example:
         >>> from pushpull_conv.data import load_images
@@ -289,7 +290,16 @@ def _count(
 
 def _logits(model: nn.Module, images: Tensor, num_classes: int, autocast: str | None) -> Tensor:
     with torch.autocast(images.device.type, AUTOCAST_DTYPES[autocast]) if autocast else contextlib.nullcontext():
-        logits = model(images.contiguous(memory_format=torch.channels_last))
+        try:
+            logits = model(images.contiguous(memory_format=torch.channels_last))
+        except RuntimeError as error:
+            error.add_note(
+                "The model was given uint8 images [B, 3, H, W]; "
+                "pushpull_conv.models.Classifier makes one that takes them of a network that takes normalised floats."
+            )
+            raise
+    if not isinstance(logits, Tensor):
+        raise InputError(f"the model gives a {type(logits).__name__}, not a tensor of logits; wrap it to return them")
     if logits.shape != (len(images), num_classes):
         raise InputError(
             f"the model gives logits of shape {[*logits.shape]} where the data's {num_classes} classes need "
