@@ -225,6 +225,19 @@ def test_a_set_without_a_manifest_has_no_parts_to_compare(tmp_path):
     assert list(damaged_parts(tmp_path)) == []
 
 
+def test_a_second_call_is_kept_out_of_the_folder_until_the_first_is_through(digits, tmp_path):
+    def again(event):
+        with pytest.raises(InputError, match="set' is being written by another call; wait"):
+            write_set(digits, tmp_path / "set", corruptions=["snow"])
+        seen.append(event.name)
+
+    seen = []
+    write_set(digits, tmp_path / "set", corruptions=["fog"], on_part=again)
+    assert seen == ["labels.npy", "fog.npy"]
+    write_set(digits, tmp_path / "set", corruptions=["snow"])
+    assert sorted(files(tmp_path / "set")) == ["fog.npy", "labels.npy", "manifest.json", "snow.npy"]
+
+
 # A write that is stopped
 
 

@@ -32,6 +32,7 @@ from pushpull_conv.provenance import provenance
 _FORMAT = 1
 _BATCH = 100
 _CPU = torch.device("cpu")
+_LOCK_FILE = ".lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,7 @@ def write_set(
 
     Raises:
         InputError: An unknown suite, corruption or frost source; images of another size than the suite's, or that
-            cannot be read; a folder that cannot be written, or holds something else.
+            cannot be read; a folder that cannot be written, holds something else, or that another call writes to.
 
     Example:
         >>> import tempfile
@@ -102,16 +103,36 @@ def write_set(
     versions = generated(source, chosen, seed=seed, frost=frost, jpeg=True)
     labels = [LABELS_FILE] if chosen.layout == "arrays" else []
     parts = labels + list(dict.fromkeys(_part(key, chosen) for key in cells))
-    manifest = _Manifest(writable_folder(folder), _facts(source, chosen, versions))
-    missing = manifest.open(parts)
-    write = functools.partial(_write, versions=versions, suite=chosen, folder=Path(folder))
-    found = [(part, None) for part in parts if part not in missing]
-    for done, (part, written) in enumerate(itertools.chain(found, _results(write, missing, workers)), start=1):
-        if written:
-            manifest.add(part, written)
-        if on_part:
-            on_part(PartEvent(part, done, len(parts)))
-    return manifest.close()
+    with _alone(writable_folder(folder)):
+        manifest = _Manifest(Path(folder), _facts(source, chosen, versions))
+        missing = manifest.open(parts)
+        write = functools.partial(_write, versions=versions, suite=chosen, folder=Path(folder))
+        found = [(part, None) for part in parts if part not in missing]
+        for done, (part, written) in enumerate(itertools.chain(found, _results(write, missing, workers)), start=1):
+            if written:
+                manifest.add(part, written)
+            if on_part:
+                on_part(PartEvent(part, done, len(parts)))
+        return manifest.close()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other calls from writing to a folder; what was killed keeps nobody out."""
+    path = folder / _LOCK_FILE
+    with path.open("w") as lock:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"'{folder}' is being written by another call; wait until it is through") from error
+        except (ImportError, OSError):
+            pass  # Windows, or a file system without locks: nobody is kept out
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 class _Manifest:
@@ -128,7 +149,7 @@ class _Manifest:
         stored = next((path for path in (self.partial, self.whole) if path.exists()), None)
         if stored is not None:
             self.content = self._checked(stored)
-        elif others := [entry.name for entry in os.scandir(self.whole.parent)]:
+        elif others := [entry.name for entry in os.scandir(self.whole.parent) if entry.name != _LOCK_FILE]:
             raise InputError(f"'{self.whole.parent}' holds {others[0]}, not a corrupted set; choose an empty folder")
         missing = [
             part for part in parts if part not in self.content["sha256"] or not (self.whole.parent / part).exists()
