@@ -538,7 +538,7 @@ def check_data(
     problems = check(folder, data_set, console)
     for problem in problems:
         console.print(f"[bold red]wrong:[/] {_escape(problem)}")
-    console.print(f"{len(problems)} problems" if problems else "nothing is wrong")
+    console.print(f"problems: {len(problems)}" if problems else "nothing is wrong")
     if problems:
         raise typer.Exit(1)
 

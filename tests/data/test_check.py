@@ -162,7 +162,7 @@ def test_the_command_prints_a_table_and_exits_with_1_where_something_is_wrong(pu
     code, out, err = pushpull("data", "check", tree, "--data-set", "folder")
     assert (code, err) == (1, "")
     assert re.search(r"wrong: image '.*val/bee/0.png' is truncated or not an image; replace it\n", out)
-    assert out.endswith("2 problems\n")
+    assert out.endswith("problems: 2\n")
 
 
 def test_the_command_compares_a_corrupted_set_with_its_manifest(pushpull, tmp_path):

@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 from pushpull_conv.benchmark.suites import suite_of
 from pushpull_conv.data import ImageSet, ImageStream, PictureBatches, Preparation, load_images, open_images, parquet
 from pushpull_conv.data.parquet import list_parquet
+from pushpull_conv.data.photos import read_photo
 from pushpull_conv.data.pixels import decode_picture, scaled_part, scaled_size
 from pushpull_conv.data.spec import DataSpec
 from pushpull_conv.errors import InputError
@@ -246,3 +247,14 @@ def test_a_data_set_is_opened_in_greyscale_and_keeps_its_suite(tmp_path):
     assert isinstance(digits, ImageSet)
     assert digits.name == "digits-greyscale"
     assert torch.equal(digits.images, load_images("digits", "test").images)  # they are grey already
+
+
+@pytest.mark.parametrize(("mode", "kind", "ending"), [("I;16", np.uint16, "PNG"), ("F", np.float32, "TIFF")])
+def test_more_than_8_bits_are_refused_and_not_cut_off(tmp_path, mode, kind, ending):
+    path = tmp_path / f"deep.{ending.lower()}"
+    Image.fromarray(np.full((8, 8), 40_000, dtype=kind)).save(path)
+    message = rf"deep\..* has more than 8 bits a channel \(Pillow's mode {mode}\); convert it to 8 bits"
+    with pytest.raises(InputError, match=message):
+        decode_picture(path.read_bytes(), path.name, SPEC)
+    with pytest.raises(InputError, match=message):
+        read_photo(path)

@@ -7,6 +7,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from pushpull_conv.data.pixels import require_8_bits
 from pushpull_conv.errors import InputError
 
 
@@ -21,15 +22,17 @@ def read_photo(path: Path, side: int | None = None) -> Tensor:
         uint8 ``[3, H, W]``.
 
     Raises:
-        InputError: The file is missing, truncated or no picture.
+        InputError: The file is missing, truncated, no picture, or has more than 8 bits a channel.
     """
     try:
         with Image.open(path) as picture:
-            photo = ImageOps.exif_transpose(picture).convert("RGB")
+            upright = ImageOps.exif_transpose(picture)
     except FileNotFoundError as error:
         raise InputError(f"picture '{path}' does not exist; check the path") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"picture '{path}' is truncated or no picture; give a file such as a JPEG or PNG") from error
+    require_8_bits(upright, f"picture '{path}'")
+    photo = upright.convert("RGB")
     if side is not None:
         photo = ImageOps.fit(photo, (side, side), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1).contiguous()

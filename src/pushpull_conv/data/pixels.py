@@ -40,7 +40,8 @@ def decode_picture(content: bytes, name: str, spec: DataSpec, *, reduced: bool =
             not the pixels of the benchmark.
 
     Raises:
-        InputError: The file is truncated, is no image or has another size where none is scaled.
+        InputError: The file is truncated, is no image, has more than 8 bits a channel, or another size where none is
+            scaled.
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -50,12 +51,19 @@ def decode_picture(content: bytes, name: str, spec: DataSpec, *, reduced: bool =
             if spec.resize is not None and reduced:
                 image.draft(None, (math.ceil(_SPARE * spec.resize),) * 2)  # other files than JPEG: nothing happens
             image.load()
+            require_8_bits(image, f"image {name}")
             picture = image if image.mode == "RGB" else image.convert("RGB")  # of its own mode it would make a copy
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # damage surfaces as any of them
         raise InputError(f"image {name} is truncated or not an image; replace it") from error
     return picture.convert("L").convert("RGB") if spec.greyscale else picture
+
+
+def require_8_bits(image: Image.Image, name: str) -> None:
+    """Raise `InputError` if Pillow would cut off what is above 255, which turns most 16-bit images white."""
+    if image.mode.startswith(("I", "F")):
+        raise InputError(f"{name} has more than 8 bits a channel (Pillow's mode {image.mode}); convert it to 8 bits")
 
 
 def scaled_size(image: Image.Image, shorter: int) -> tuple[int, int]:
