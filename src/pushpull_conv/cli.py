@@ -57,10 +57,18 @@ FrostOption = Annotated[
     str,
     typer.Option(metavar="SOURCE", help="Frost textures: procedural, reference (extra) or a folder of photographs."),
 ]
-SuiteOption = Annotated[str | None, typer.Option(help="The protocol of the benchmark.  [default: the data set's]")]
+SuiteOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="The protocol: cifar10-c, tiny-imagenet-c or imagenet-c.  [default: the data set's]"
+    ),
+]
 SeedOption = Annotated[int, typer.Option(help="Key of the corruptions' randomness.")]
 CorruptionOption = Annotated[
-    list[str] | None, typer.Option(metavar="NAME", help="Only this corruption; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="Only this corruption, such as fog; may be repeated.  [default: the benchmark's 15]"
+    ),
 ]
 _RESOURCES = "What each task asks of SLURM"
 
