@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pushpull_conv.data.check import DataCheck, SplitCheck, check_data
-from pushpull_conv.data.manifest import MANIFEST_FILE, damaged_parts, read_manifest
+from pushpull_conv.data.manifest import MANIFEST_FILE, damaged_parts, read_manifest, require_finished
 from pushpull_conv.errors import InputError
 
 _FEW_CLASSES = 20
@@ -28,8 +28,10 @@ def check(folder: Path, name: str | None, console: Console) -> list[str]:
         A sentence for everything that is wrong.
 
     Raises:
-        InputError: Nothing says what the folder is to hold, or it holds nothing of that.
+        InputError: Nothing says what the folder is to hold, it holds nothing of that, or it is a corrupted set that is
+            not finished.
     """
+    require_finished(folder)
     if (folder / MANIFEST_FILE).is_file():
         if name is not None:
             raise InputError(f"'{folder}' is a corrupted set, as its {MANIFEST_FILE} says; leave out --data-set")

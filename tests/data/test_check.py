@@ -184,6 +184,9 @@ def test_the_command_says_what_it_needs(pushpull, tree, tmp_path):
     (tmp_path / "set" / "manifest.json").write_text(json.dumps({"sha256": {}}))
     code, _, err = pushpull("data", "check", tmp_path / "set", "--data-set", "folder")
     assert (code, "leave out --data-set" in err) == (2, True)
+    (tmp_path / "set" / "manifest.json").rename(tmp_path / "set" / "manifest.partial.json")
+    code, _, err = pushpull("data", "check", tmp_path / "set")
+    assert (code, "is not finished; repeat the pushpull corrupt" in err) == (2, True)
     code, out, _ = pushpull("data", "check", "--help")
     assert (code, "Example: pushpull data check" in out) == (0, True)
 

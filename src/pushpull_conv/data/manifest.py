@@ -37,6 +37,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"'{path}' is truncated or not a set's manifest; write the set again") from error
 
 
+def require_finished(folder: Path) -> None:
+    """Raise `InputError` if parts of a written set are still missing."""
+    if (folder / PARTIAL_FILE).exists():
+        raise InputError(f"set '{folder}' is not finished; repeat the pushpull corrupt that was writing it")
+
+
 def checksum(part: Path) -> str:
     """SHA-256, in hex, of a file; of a folder, over the names and checksums of its files, as sha256sum prints them."""
     if part.is_file():

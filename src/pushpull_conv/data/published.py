@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pushpull_conv.data.folders import class_names, image_entries, list_files
-from pushpull_conv.data.manifest import PARTIAL_FILE, changed, read_manifest, total_bytes
+from pushpull_conv.data.manifest import changed, read_manifest, require_finished, total_bytes
 from pushpull_conv.data.sets import larger_set
 from pushpull_conv.data.source import Batch, ImageSource
 from pushpull_conv.data.spec import DataSpec, colour_name
@@ -60,8 +60,7 @@ def open_published(
     """
     if not folder.is_dir():
         raise InputError(f"published set '{folder}' is missing; give the folder that holds it")
-    if (folder / PARTIAL_FILE).exists():
-        raise InputError(f"set '{folder}' is not finished; repeat the pushpull corrupt that was writing it")
+    require_finished(folder)
     _require_colours(folder, source)
     return PublishedArrays(folder, source, cells) if layout == "arrays" else PublishedFolders(folder, source, cells)
 
