@@ -238,6 +238,13 @@ def test_a_second_call_is_kept_out_of_the_folder_until_the_first_is_through(digi
     assert sorted(files(tmp_path / "set")) == ["fog.npy", "labels.npy", "manifest.json", "snow.npy"]
 
 
+def test_a_manifest_of_something_else_is_left_alone(digits, tmp_path):
+    (tmp_path / "manifest.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"manifest.json' is not of a corrupted set; choose another folder"):
+        write_set(digits, tmp_path, corruptions=["fog"])
+    assert files(tmp_path) == {"manifest.json": b"[1]"}
+
+
 # A write that is stopped
 
 

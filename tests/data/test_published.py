@@ -124,6 +124,13 @@ def test_truncated_arrays_are_named(arrays, file, kept):
     refuse(f"{file}' is truncated or not an array", arrays, image_set(), "arrays")
 
 
+def test_an_archive_of_arrays_is_no_array(arrays):
+    pixels = np.load(arrays / "fog.npy")
+    with (arrays / "fog.npy").open("wb") as file:
+        np.savez(file, pixels)
+    refuse("fog.npy' is truncated or not an array", arrays, image_set(), "arrays")
+
+
 def test_an_array_that_asks_to_unpickle_is_refused(arrays):
     np.save(arrays / "fog.npy", np.array([{"run": "me"}], dtype=object), allow_pickle=True)
     refuse("fog.npy' is truncated or not an array", arrays, image_set(), "arrays")

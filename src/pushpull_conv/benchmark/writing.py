@@ -178,6 +178,8 @@ class _Manifest:
 
     def _checked(self, path: Path) -> dict[str, Any]:
         content = read_json(path)
+        if not isinstance(content, dict):
+            raise InputError(f"'{path}' is not of a corrupted set; choose another folder")
         for name, value in self.facts.items():
             if content.get(name) != value:
                 there = f"'{path.parent}' holds a set with {name} {content.get(name)!r}"

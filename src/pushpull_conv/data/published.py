@@ -214,6 +214,6 @@ class PublishedFolders:
 def _mapped(path: Path) -> np.ndarray:
     """An array on the disk, not read before it is used."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError) as error:
         raise InputError(f"'{path}' is truncated or not an array of numpy; copy it again") from error
