@@ -26,6 +26,24 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_what_was_there(tmp_path):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
 
 
+def test_a_file_takes_the_longest_name_and_no_longer(tmp_path):
+    longest = "x" * 251 + ".txt"
+    with atomic_write(tmp_path / longest) as temporary:
+        temporary.write_text("whole")
+    too_long = pytest.raises(InputError, match="File name too long; choose a shorter name")
+    with too_long, atomic_write(tmp_path / f"x{longest}") as temporary:
+        temporary.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == [longest]
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path):
+    (tmp_path / "table.csv").mkdir()
+    refused = pytest.raises(InputError, match=r"table\.csv' cannot be written: Is a directory; name a file")
+    with refused, atomic_write(tmp_path / "table.csv") as temporary:
+        temporary.write_text("whole")
+    assert [path.is_dir() for path in tmp_path.iterdir()] == [True]
+
+
 def test_other_errors_stay_what_they_are(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "file"):
         (tmp_path / "missing").read_text()

@@ -19,6 +19,12 @@ CELLS_FOLDER = "cells"
 REPORT_FOLDER = "report"
 REPORT_FILE = "index.html"
 CLUSTER_FOLDER = "cluster"
+_REMEDIES = {
+    errno.ENOSPC: "free some space and repeat",
+    errno.EDQUOT: "free some space and repeat",
+    errno.EISDIR: "name a file",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 
 @contextlib.contextmanager
@@ -29,7 +35,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         path: The file to create or replace. Its folder is created if missing.
 
     Raises:
-        InputError: The folder cannot be written, or the disk is full.
+        InputError: The folder cannot be written, the disk is full, or ``path`` is a folder or too long a name.
 
     Example:
         >>> import tempfile
@@ -41,7 +47,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     folder = writable_folder(path.parent)
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name[:32]}.", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -49,9 +55,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _REMEDIES:
             raise
-        raise InputError(f"'{path}' cannot be written: {error.strerror}; free some space and repeat") from error
+        raise InputError(f"'{path}' cannot be written: {error.strerror}; {_REMEDIES[error.errno]}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
