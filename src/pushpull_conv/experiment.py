@@ -109,7 +109,7 @@ class Experiment:
         teacher = None
         if variant.distillation:
             teacher, _ = load_checkpoint(self.train(self.recipe.variant(variant.distillation.teacher)))
-        with recorded(folder, "training") if self.ranks.is_first else contextlib.nullcontext():
+        with recorded(folder, "training", MODEL_FILE) if self.ranks.is_first else contextlib.nullcontext():
             return fit(
                 self.recipe,
                 variant,
@@ -155,7 +155,7 @@ class Experiment:
             return Results.load(folder / RESULTS_FILE)
         classifier, _ = load_checkpoint(folder / MODEL_FILE)
         images, settings = self.images("test"), self._settings(folder, label)
-        with recorded(folder, "benchmark") if self.ranks.is_first else contextlib.nullcontext():
+        with recorded(folder, "benchmark", RESULTS_FILE) if self.ranks.is_first else contextlib.nullcontext():
             with _cell_bar(label, self.console) as on_cell:
                 count_cells(classifier, images, self.ranks.share(wanted_cells()), **settings, on_cell=on_cell)
             self.ranks.wait()
@@ -243,7 +243,7 @@ def benchmark(
 
     The arguments are those of `pushpull_conv.evaluate`, on the GPU if there is one.
     """
-    with recorded(folder, "benchmark"), _cell_bar(label, console) as on_cell:
+    with recorded(folder, "benchmark", RESULTS_FILE), _cell_bar(label, console) as on_cell:
         results = evaluate(
             classifier,
             images,

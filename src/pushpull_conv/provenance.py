@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import json
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 
 from pushpull_conv._version import __version__
+from pushpull_conv.errors import InputError
 from pushpull_conv.files import atomic_write
 
 PROVENANCE_FILE = "provenance.json"
@@ -30,7 +32,7 @@ def provenance() -> dict[str, str]:
     """
     versions = {name: version for name in _PACKAGES if (version := _version(name))}
     return {
-        "command": " ".join(["pushpull", *sys.argv[1:]]),
+        "command": shlex.join(["pushpull", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "pushpull_conv": __version__,
         "commit": _commit(),
@@ -44,13 +46,16 @@ def provenance() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def recorded(folder: Path, step: str) -> Iterator[None]:
+def recorded(folder: Path, step: str, made: str) -> Iterator[None]:
     """Add what is known of ``step`` (``"training"``) to the folder's provenance file once the step is done.
 
-    ``seconds`` are those of the call that finished the step.
+    ``seconds`` are those of the call that finished the step. A step that leaves ``made``, the name of the file that it
+    makes, as it was has found all done: the record of the call that did it stays.
     """
-    started, record = time.monotonic(), provenance()
+    started, record, before = time.monotonic(), provenance(), _content(folder / made)
     yield
+    if before is not None and before == _content(folder / made) and step in read_provenance(folder):
+        return
     record["seconds"] = f"{time.monotonic() - started:.0f}"
     records = {**read_provenance(folder), step: record}
     with atomic_write(folder / PROVENANCE_FILE) as temporary:
@@ -58,9 +63,20 @@ def recorded(folder: Path, step: str) -> Iterator[None]:
 
 
 def read_provenance(folder: Path) -> dict[str, dict[str, str]]:
-    """Return the records of a folder, step to provenance; empty where there is none."""
-    file = folder / PROVENANCE_FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    """Return the records of a folder, step to provenance; empty where there is none.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    content = _content(folder / PROVENANCE_FILE)
+    try:
+        return {} if content is None else json.loads(content)
+    except ValueError as error:
+        raise InputError(f"'{folder / PROVENANCE_FILE}' is damaged; restore it, or delete it and do without") from error
+
+
+def _content(file: Path) -> bytes | None:
+    return file.read_bytes() if file.exists() else None
 
 
 def _version(package: str) -> str | None:
