@@ -1,6 +1,6 @@
 """Comparing benchmarked models, from the folders that runs leave."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +16,7 @@ from pushpull_conv.files import EPOCHS_FOLDER, METRICS_FILE, MODEL_FILE, RECIPE_
 from pushpull_conv.layers import PushPullConv2d
 from pushpull_conv.models import Classifier, find_checkpoint, load_checkpoint
 from pushpull_conv.provenance import read_provenance
+from pushpull_conv.repeats import variant_of
 from pushpull_conv.report import (
     Sample,
     terminal_table,
@@ -47,20 +48,21 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
         The report's page.
 
     Raises:
-        InputError: A folder has no results, results were not made alike, or none has the baseline's label.
+        InputError: A folder has no results, results were not made alike, two have one label, or none has the
+            baseline's.
     """
     found = [folder for given in folders for folder in folders_with_results(given)]
     results = [Results.load(folder / RESULTS_FILE) for folder in found]
     check_comparable(results)
-    models = {result.model: folder / MODEL_FILE for result, folder in zip(results, found, strict=True)}
-    units = {label: load_checkpoint(file)[0] for label, file in models.items() if file.exists()}
+    places = dict(zip((result.model for result in results), found, strict=True))
+    units = {label: load_checkpoint(file)[0] for label, at in places.items() if (file := at / MODEL_FILE).exists()}
     kernels = {label: kernel for label, classifier in units.items() if (kernel := _stem_kernels(classifier))}
-    origins = {result.model: _origin(folder) for result, folder in zip(results, found, strict=True)}
+    origins = dict(zip(places, _origins(list(places.values())), strict=True))
     for label, classifier in units.items():
         origins[label]["parameters"] = str(sum(parameter.numel() for parameter in classifier.parameters()))
-    recipe_file = found[0].parent / RECIPE_FILE
-    recipe = load_recipe(str(recipe_file)) if recipe_file.exists() else None
-    notes = [*_augmentation_notes(recipe, list(models)), *_unreadable_notes(found)]
+    runs = dict.fromkeys(folder.parent for folder in found)
+    recipes = {run: load_recipe(str(run / RECIPE_FILE)) for run in runs if (run / RECIPE_FILE).exists()}
+    notes = [*_augmentation_notes(recipes, places), *_unreadable_notes(found)]
     console.print(terminal_table(results, baseline=baseline, kernels=kernels, provenance=origins))
     for note in notes:
         console.print(note, highlight=False, markup=False)
@@ -68,22 +70,34 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
         out,
         results,
         baseline=baseline,
-        title=recipe.title if recipe else f"{results[0].header.data}, {len(results)} models",
-        recipe_text=recipe.to_yaml() if recipe else None,
+        title=_title(results, list(recipes.values())),
+        recipe_text="---\n".join(recipe.to_yaml() for recipe in recipes.values()) or None,
         kernels=kernels,
         sample=_load_sample(found[0], results[0].header),
         provenance=origins,
-        epochs={result.model: _epochs(folder, result) for result, folder in zip(results, found, strict=True)},
+        epochs={result.model: _epochs(places[result.model], result) for result in results},
         notes=notes,
     )
 
 
-def _augmentation_notes(recipe: Recipe | None, labels: Sequence[str]) -> list[str]:
-    """Say of each augmentation which variants learned with it, and which test corruptions it comes close to."""
+def _title(results: Sequence[Results], recipes: Sequence[Recipe]) -> str:
+    """Return the title of the one recipe that there is, or say how much is compared on which data."""
+    return recipes[0].title if len(recipes) == 1 else f"{results[0].header.data}, {len(results)} models"
+
+
+def _augmentation_notes(recipes: Mapping[Path, Recipe], folders: Mapping[str, Path]) -> list[str]:
+    """Say of each augmentation which variants learned with it, and which test corruptions it comes close to.
+
+    Args:
+        recipes: Per folder of a run its recipe.
+        folders: Per label the folder of its results.
+    """
     learned: dict[str, list[str]] = {}
-    for variant in recipe.variants if recipe else ():
-        if variant.augment and variant.name in labels:
-            learned.setdefault(variant.augment.policy, []).append(variant.name)
+    for run, recipe in recipes.items():
+        shown = {variant_of(label) for label, folder in folders.items() if folder.parent == run}
+        for variant in recipe.variants:
+            if variant.augment and variant.name in shown:
+                learned.setdefault(variant.augment.policy, []).append(variant.name)
     return [f"{', '.join(names)}: {overlap_note(policy)}" for policy, names in learned.items()]
 
 
@@ -104,7 +118,7 @@ def _epochs(folder: Path, last: Results) -> dict[int, Results]:
 
 
 def folders_with_results(folder: Path) -> list[Path]:
-    """Return ``folder`` itself, or the folders of a run's variants in the recipe's order.
+    """Return ``folder`` itself, or those in it that have results: a recipe's variants in its order, then others.
 
     Raises:
         InputError: There are no results in it.
@@ -114,10 +128,9 @@ def folders_with_results(folder: Path) -> list[Path]:
     inside = {file.parent.name: file.parent for file in sorted(folder.glob(f"*/{RESULTS_FILE}"))}
     if not inside:
         raise InputError(f"'{folder}' holds no {RESULTS_FILE}; give folders that pushpull run or evaluate wrote")
-    if (folder / RECIPE_FILE).exists():
-        names = [variant.name for variant in load_recipe(str(folder / RECIPE_FILE)).trainings]
-        return [inside[name] for name in names if name in inside]
-    return list(inside.values())
+    recipe = load_recipe(str(folder / RECIPE_FILE)) if (folder / RECIPE_FILE).exists() else None
+    names = [variant.name for variant in recipe.trainings if variant.name in inside] if recipe else []
+    return [inside[name] for name in dict.fromkeys([*names, *inside])]
 
 
 def _stem_kernels(classifier: Classifier) -> tuple[Tensor, Tensor] | None:
@@ -130,17 +143,24 @@ def _first_unit(classifier: Classifier) -> PushPullConv2d | None:
     return next((module for module in classifier.modules() if isinstance(module, PushPullConv2d)), None)
 
 
-def _origin(folder: Path) -> dict[str, str]:
-    """Flatten a folder's provenance: what training and benchmark share under its name, the rest under both."""
-    records = read_provenance(folder)
-    origin: dict[str, str] = {}
-    for name in dict.fromkeys(name for record in records.values() for name in record):
-        values = {step: record[name] for step, record in records.items() if name in record}
-        if len(set(values.values())) == 1 and name != "seconds":
-            origin[name] = next(iter(values.values()))
-        else:
-            origin |= {f"{step} {name}": value for step, value in values.items()}
-    return origin
+def _origins(folders: Sequence[Path]) -> list[dict[str, str]]:
+    """Flatten the folders' provenance: what training and benchmark share everywhere under its name, the rest under both."""
+    records = [read_provenance(folder) for folder in folders]
+    names = dict.fromkeys(name for steps in records for step in steps.values() for name in step)
+    shared = {name for name in names if name != "seconds" and all(_agree(steps, name) for steps in records)}
+    return [
+        {
+            name if name in shared else f"{step} {name}": record[name]
+            for name in names
+            for step, record in steps.items()
+            if name in record
+        }
+        for steps in records
+    ]
+
+
+def _agree(steps: Mapping[str, Mapping[str, str]], name: str) -> bool:
+    return len({record[name] for record in steps.values() if name in record}) <= 1
 
 
 def _load_sample(folder: Path, header: Header) -> Sample | None:

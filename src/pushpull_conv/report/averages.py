@@ -63,7 +63,10 @@ def averaged(results: Sequence[Results]) -> list[Row]:
     """
     labels = [result.model for result in results]
     if repeated := sorted({name for name in labels if labels.count(name) > 1}):
-        raise InputError(f"two results are labelled {repeated[0]!r}; give every variant a label of its own")
+        raise InputError(
+            f"two results are labelled {repeated[0]!r}; leave one out, or benchmark its model under another label "
+            "(pushpull evaluate --label)"
+        )
     check_comparable(results)
     by_variant: dict[str, list[Results]] = {}
     for result in results:

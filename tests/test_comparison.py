@@ -1,0 +1,87 @@
+"""Comparing the folders that runs leave."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pushpull_conv import InputError, comparison
+from pushpull_conv.files import RECIPE_FILE
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+@pytest.fixture
+def compared(tmp_path, monkeypatch):
+    """Compare folders without writing the report; return what it would be made of."""
+    reports = []
+    monkeypatch.setattr(comparison, "write_report", lambda *folder_and_results, **rest: reports.append(rest))
+
+    def call(*folders, baseline="baseline"):
+        comparison.compare(folders, baseline, tmp_path / "report", console=Console(quiet=True))
+        return reports[-1]
+
+    return call
+
+
+def copied(source, target, label):
+    """A folder of results as ``source``, under another label."""
+    target.mkdir(parents=True)
+    content = json.loads((source / "results.json").read_text())
+    (target / "results.json").write_text(json.dumps(content | {"model": label}))
+    for name in ("model.safetensors", "provenance.json"):
+        shutil.copyfile(source / name, target / name)
+    return target
+
+
+@pytest.fixture
+def other_run(tmp_path):
+    """A run whose variant AugMix+PP3 is called ``other``, with a recipe of its own."""
+    run = tmp_path / "other"
+    copied(RESULTS / "cifar10-resnet20-augmented" / "AugMix+PP3", run / "other", "other")
+    recipe = (RESULTS / "cifar10-resnet20-augmented" / RECIPE_FILE).read_text()
+    recipe = re.sub(r"\bAugMix\+PP3\b", "other", recipe).replace("cifar10-resnet20-augmented", "elsewhere")
+    (run / RECIPE_FILE).write_text(recipe)
+    return run
+
+
+def test_variants_of_two_runs_keep_their_recipes_and_notes(compared, other_run):
+    run = RESULTS / "cifar10-resnet20"
+    alone = compared(run)
+    assert alone["title"] == "CIFAR-10, ResNet-20"
+    assert alone["notes"] == []
+    both = compared(run, other_run)
+    assert both["title"] == "cifar10, 6 models"
+    assert re.findall(r"^name: (.*)$", both["recipe_text"], re.M) == ["cifar10-resnet20", "elsewhere"]
+    assert [note.split(":")[0] for note in both["notes"]] == ["other"]
+
+
+def test_a_run_shows_results_that_its_recipe_does_not_know_last(tmp_path):
+    (tmp_path / RECIPE_FILE).write_text((RESULTS / "cifar10-resnet20" / RECIPE_FILE).read_text())
+    copied(RESULTS / "cifar10-resnet20" / "PP3", tmp_path / "mine", "mine")
+    assert [folder.name for folder in comparison.folders_with_results(tmp_path)] == ["mine"]
+    for name in ("baseline", "PP3"):
+        copied(RESULTS / "cifar10-resnet20" / name, tmp_path / name, name)
+    assert [folder.name for folder in comparison.folders_with_results(tmp_path)] == ["baseline", "PP3", "mine"]
+
+
+def test_a_fact_has_the_same_name_for_all_variants(compared):
+    """Some were trained and benchmarked by one command, others by two."""
+    records = compared(RESULTS / "cifar10-resnet20-seeds")["provenance"]
+    names = {name for record in records.values() for name in record}
+    assert "command" not in names
+    assert all(
+        {"training command", "benchmark command", "training seconds"} <= set(record) for record in records.values()
+    )
+    assert "commit" in names
+    assert "training commit" not in names
+    together = compared(RESULTS / "cifar10-resnet20")["provenance"]
+    assert all("command" in record and "training command" not in record for record in together.values())
+
+
+def test_two_results_of_one_label_are_refused(compared):
+    with pytest.raises(InputError, match=r"two results are labelled 'PP3'; leave one out, or .* --label"):
+        compared(RESULTS / "cifar10-resnet20", RESULTS / "cifar10-resnet20-augmented")
