@@ -144,7 +144,7 @@ def _first_unit(classifier: Classifier) -> PushPullConv2d | None:
 
 
 def _origins(folders: Sequence[Path]) -> list[dict[str, str]]:
-    """Flatten the folders' provenance: what training and benchmark share everywhere under its name, the rest under both."""
+    """Flatten the provenance: what training and benchmark share in all folders under its name, the rest under both."""
     records = [read_provenance(folder) for folder in folders]
     names = dict.fromkeys(name for steps in records for step in steps.values() for name in step)
     shared = {name for name in names if name != "seconds" and all(_agree(steps, name) for steps in records)}

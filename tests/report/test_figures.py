@@ -15,7 +15,7 @@ from pushpull_conv.report.figures import (
     severity_figure,
     tradeoff_figure,
 )
-from pushpull_conv.report.scores import score
+from pushpull_conv.report.scores import class_errors, score
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def plots(results, scores, looks, epochs):
             severity_by_corruption_figure(results, looks),
             tradeoff_figure(scores, scores[0], looks),
             corruptions_figure(results, results[0], looks),
-            classes_figure(results, results[0], looks, results[0].header.classes),
+            classes_figure(class_errors(results), "baseline", looks, results[0].header.classes),
             epochs_figure(epochs, "baseline", looks),
         )
     }

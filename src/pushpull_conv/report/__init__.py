@@ -20,7 +20,7 @@ from pushpull_conv.files import REPORT_FILE, atomic_write, writable_folder
 from pushpull_conv.layers import PushPullConv2d
 from pushpull_conv.report.averages import Row, averaged, trainings_of
 from pushpull_conv.report.sample import Sample
-from pushpull_conv.report.scores import Score, find_baseline, score
+from pushpull_conv.report.scores import Score, class_errors, find_baseline, score
 from pushpull_conv.report.tables import (
     comparison_table,
     corruption_table,
@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 Kernels = Mapping[str, tuple[Tensor, Tensor]]
+Alphas = Mapping[str, Tensor]
 Provenance = Mapping[str, Mapping[str, str]]
 _CELLS_SHOWN = 10
 _CLASSES_SHOWN = 30  # more would be a figure longer than a page
@@ -58,6 +59,7 @@ def write_report(
     title: str,
     recipe_text: str | None = None,
     kernels: Kernels | None = None,
+    alphas: Alphas | None = None,
     sample: Sample | None = None,
     provenance: Provenance | None = None,
     epochs: Mapping[str, Mapping[int, Results]] | None = None,
@@ -77,6 +79,7 @@ def write_report(
         recipe_text: The recipe as YAML.
         kernels: Per label of a push-pull model its stem's weight ``[O, C / groups, kh, kw]`` and alpha (``[O]``, or one
             value for all filters).
+        alphas: Per label of a model whose first layer inhibits in another way its alpha, ``[O]``, for the table.
         sample: A photo to show the corruptions on.
         provenance: Per label what its numbers come from, name to text, shown as given; ``"parameters"`` (a whole
             number) enters the table, and names that end in ``seconds`` are shown as a duration.
@@ -95,21 +98,20 @@ def write_report(
     from pushpull_conv.report import differences, dots, figures, page, pictures, style
 
     kernels, provenance = kernels or {}, provenance or {}
-    rows = averaged(results)
-    base = find_baseline(rows, baseline)
-    scores = _scores(rows, base, kernels, provenance)
-    base_score = scores[rows.index(base)]
+    rows, scores, place = _scored(results, baseline, kernels, alphas or {}, provenance)
+    base, base_score = rows[place], scores[place]
     looks = style.looks([row.model for row in rows], baseline)
     grown = {label: of for label, of in (epochs or {}).items() if len(of) > 1 and label in looks}
     shown_kernels = {label: kernel for label, kernel in kernels.items() if label in looks}
     cells = differences.differing_cells(rows, base, _CELLS_SHOWN)
-    classes = differences.differing_classes(rows, base, _CLASSES_SHOWN)
+    on_classes = class_errors(rows)
+    classes = differences.differing_classes(on_classes, base.model, _CLASSES_SHOWN)
     drawn = [
         figures.severity_figure(rows, base, looks),
         figures.severity_by_corruption_figure(rows, looks),
         figures.tradeoff_figure(scores, base_score, looks),
         dots.corruptions_figure(rows, base, looks),
-        dots.classes_figure(rows, base, looks, classes),
+        dots.classes_figure(on_classes, base.model, looks, classes),
         *([figures.epochs_figure(grown, base.model, looks)] if grown else []),
         *([pictures.kernels_figure(shown_kernels)] if shown_kernels else []),
         *([pictures.gallery_figure(sample, framed=cells)] if sample else []),
@@ -124,7 +126,7 @@ def write_report(
         tables={
             **tables,
             "cells": differences.cells_table(rows, base, cells),
-            "classes": differences.class_table(rows, base, classes),
+            "classes": differences.class_table(on_classes, base.model, classes),
         },
         photos=[page.photo_uri(sample.cell(*cell)) for cell in cells] if sample else [],
         figures=drawn,
@@ -225,27 +227,31 @@ def terminal_table(
     *,
     baseline: str,
     kernels: Kernels | None = None,
+    alphas: Alphas | None = None,
     provenance: Provenance | None = None,
 ) -> rich.table.Table:
     """Return the comparison for ``rich.print``; arguments and errors are those of `write_report`."""
+    _, scores, place = _scored(results, baseline, kernels or {}, alphas or {}, provenance or {})
+    return to_rich(comparison_table(scores, scores[place]))
+
+
+def _scored(
+    results: Sequence[Results], baseline: str, kernels: Kernels, alphas: Alphas, provenance: Provenance
+) -> tuple[list[Row], list[Score], int]:
+    """Return one row per variant, the score of each, and the baseline's place among them."""
+    for label in (*kernels, *alphas, *provenance):
+        require_name("variant", label, [result.model for result in results])
     rows = averaged(results)
     base = find_baseline(rows, baseline)
-    scores = _scores(rows, base, kernels or {}, provenance or {})
-    return to_rich(comparison_table(scores, scores[rows.index(base)]))
+    alphas = {**alphas, **{label: alpha for label, (_, alpha) in kernels.items()}}
+    return rows, [_score(row, base, alphas, provenance) for row in rows], rows.index(base)
 
 
-def _scores(rows: Sequence[Row], baseline: Row, kernels: Kernels, provenance: Provenance) -> list[Score]:
-    labels = [result.model for row in rows for result in trainings_of(row)]
-    for label in (*kernels, *provenance):
-        require_name("variant", label, labels)
-    return [_score(row, baseline, kernels, provenance) for row in rows]
-
-
-def _score(row: Row, baseline: Row, kernels: Kernels, provenance: Provenance) -> Score:
+def _score(row: Row, baseline: Row, alphas: Alphas, provenance: Provenance) -> Score:
     labels = [result.model for result in trainings_of(row)]
-    alphas = [kernels[label][1].reshape(-1) for label in labels if label in kernels]
+    known = [alphas[label].reshape(-1) for label in labels if label in alphas]
     parameters = _parameters(provenance.get(labels[0], {}))
-    return score(row, baseline, alpha=torch.cat(alphas) if alphas else None, parameters=parameters)
+    return score(row, baseline, alpha=torch.cat(known) if known else None, parameters=parameters)
 
 
 def _parameters(record: Mapping[str, str]) -> int | None:

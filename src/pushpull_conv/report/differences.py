@@ -5,13 +5,15 @@ from typing import TypeVar
 
 from pushpull_conv.corruptions.spec import SEVERITIES
 from pushpull_conv.report.averages import Row
-from pushpull_conv.report.scores import class_errors, shared_corruptions
+from pushpull_conv.report.scores import shared_corruptions
 from pushpull_conv.report.tables import Entry, Table
 from pushpull_conv.report.wording import signed, spoken
 
 Key = TypeVar("Key", bound=Hashable)
 Cell = tuple[str, int]
 """A corruption's name and a severity."""
+ClassErrors = Mapping[str, Mapping[str, float]]
+"""By label the error on each class, as `scores.class_errors` gives it."""
 
 
 def differing_cells(results: Sequence[Row], baseline: Row, most: int) -> list[Cell]:
@@ -27,19 +29,18 @@ def differing_cells(results: Sequence[Row], baseline: Row, most: int) -> list[Ce
     return _furthest(errors, baseline.model, most)
 
 
-def differing_classes(results: Sequence[Row], baseline: Row, most: int) -> list[str]:
+def differing_classes(errors: ClassErrors, baseline: str, most: int) -> list[str]:
     """Return the classes in which a variant's error is furthest from the baseline's, in the order of the classes.
 
     Args:
-        results: The results compared, the baseline's among them.
-        baseline: The results of the baseline.
+        errors: By label the error on each class.
+        baseline: The baseline's label.
         most: How many classes to return at most; all where there are no more.
     """
-    errors = {result.model: class_errors(result) for result in results}
-    names = list(errors[baseline.model])
+    names = list(errors[baseline])
     if len(names) <= most:
         return names
-    chosen = set(_furthest(errors, baseline.model, most))
+    chosen = set(_furthest(errors, baseline, most))
     return [name for name in names if name in chosen]
 
 
@@ -66,11 +67,10 @@ def cells_table(results: Sequence[Row], baseline: Row, cells: Sequence[Cell]) ->
     )
 
 
-def class_table(results: Sequence[Row], baseline: Row, names: Collection[str]) -> Table:
-    """Return one row per class: the baseline's error, and each variant's difference to it."""
-    errors = {result.model: class_errors(result) for result in results}
-    base = errors[baseline.model]
-    others = [label for label in errors if label != baseline.model]
+def class_table(errors: ClassErrors, baseline: str, names: Collection[str]) -> Table:
+    """Return one row per named class: the baseline's error, and each variant's difference to it."""
+    base = errors[baseline]
+    others = [label for label in errors if label != baseline]
     rows = tuple(
         (
             Entry(name, name),
@@ -83,10 +83,10 @@ def class_table(results: Sequence[Row], baseline: Row, names: Collection[str]) -
     return Table(
         title="Difference by class",
         caption=(
-            f"{baseline.model}: top-1 error in percent, averaged over the corruptions of the benchmark and their "
+            f"{baseline}: top-1 error in percent, averaged over the corruptions of the benchmark and their "
             "severities. The others: difference to it in percentage points; below zero a variant makes fewer errors."
         ),
-        header=("Class", f"{baseline.model}, %", *(f"{label}, points" for label in others)),
+        header=("Class", f"{baseline}, %", *(f"{label}, points" for label in others)),
         rows=rows,
     )
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from pushpull_conv.benchmark import corruption_errors
 from pushpull_conv.corruptions.spec import CORRUPTIONS
 from pushpull_conv.report.averages import Row
-from pushpull_conv.report.scores import class_errors, shared_corruptions
+from pushpull_conv.report.scores import shared_corruptions
 from pushpull_conv.report.style import WASH, Figure, Look, canvas, in_style, legend_above
 from pushpull_conv.report.wording import by_group, percent, signed, spoken
 
@@ -27,14 +27,14 @@ def corruptions_figure(results: Sequence[Row], baseline: Row, looks: Mapping[str
 
 
 @in_style
-def classes_figure(results: Sequence[Row], baseline: Row, looks: Mapping[str, Look], names: Sequence[str]) -> Figure:
+def classes_figure(
+    errors: Mapping[str, Mapping[str, float]], baseline: str, looks: Mapping[str, Look], names: Sequence[str]
+) -> Figure:
     """Draw the error on the named classes, averaged over corruptions and severities, one row per class."""
-    errors = {result.model: class_errors(result) for result in results}
-    groups = {"Class": names}
     over = f"averaged over the {len(CORRUPTIONS)} corruptions and their severities"
-    if len(names) < len(errors[baseline.model]):
-        over += f"; the {len(names)} of {len(errors[baseline.model])} classes that differ most"
-    return _rows("classes", "class", over, groups, errors, baseline.model, looks)
+    if len(names) < len(errors[baseline]):
+        over += f"; the {len(names)} of {len(errors[baseline])} classes that differ most"
+    return _rows("classes", "class", over, {"Class": names}, errors, baseline, looks)
 
 
 def _rows(

@@ -122,8 +122,15 @@ def shared_corruptions(results: Sequence[Row]) -> list[str]:
     return [name for name in results[0].errors if all(name in names for names in everywhere)]
 
 
-def class_errors(row: Row) -> dict[str, float]:
-    """Return each class's error, averaged over the benchmark's corruptions and severities; no images, no entry."""
+def class_errors(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Return by label each class's error, averaged over the benchmark's corruptions and severities.
+
+    A class without images has no entry.
+    """
+    return {row.model: _class_errors(row) for row in rows}
+
+
+def _class_errors(row: Row) -> dict[str, float]:
     cells = [
         result.cells[name, severity].class_errors
         for result in trainings_of(row)
