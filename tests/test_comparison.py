@@ -6,10 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from pushpull_conv import InputError, comparison
+from pushpull_conv.comparison_layers import VariedPushPullConv2d
 from pushpull_conv.files import RECIPE_FILE
+from pushpull_conv.models import ModelSpec, save_checkpoint
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -80,6 +83,35 @@ def test_a_fact_has_the_same_name_for_all_variants(compared):
     assert "training commit" not in names
     together = compared(RESULTS / "cifar10-resnet20")["provenance"]
     assert all("command" in record and "training command" not in record for record in together.values())
+
+
+def test_other_layers_show_their_strength_of_inhibition(compared, tmp_path):
+    bounded = {"kind": "varied-push-pull", "trainable_alpha": True, "alpha_limit": 0.5}
+    layers = {"PP5-bounded": bounded, "Surround": {"kind": "surround", "alpha": 0.75}, "BlurPool": {"kind": "blurpool"}}
+    run = RESULTS / "cifar10-resnet20"
+    for label, layer in layers.items():
+        folder = copied(run / "PP3", tmp_path / label, label)
+        spec = ModelSpec("resnet20", 10, None, None, (0.5,) * 3, (0.25,) * 3, layer=layer)
+        classifier = spec.build()
+        save_checkpoint(folder / "model.safetensors", classifier, spec)
+        if label == "PP5-bounded":
+            (unit,) = (module for module in classifier.modules() if isinstance(module, VariedPushPullConv2d))
+            expected = 0.5 / (1 + torch.exp(-unit.alpha.detach()))
+    alphas = compared(run / "baseline", *(tmp_path / label for label in layers))["alphas"]
+    assert set(alphas) == {"PP5-bounded", "Surround"}
+    assert torch.allclose(alphas["PP5-bounded"], expected)
+    assert alphas["Surround"].tolist() == [0.75] * 16
+
+
+def test_without_the_frost_photographs_there_is_no_gallery(compared, monkeypatch):
+    run = RESULTS / "cifar10-resnet20"
+    assert compared(run)["sample"] is not None
+
+    def not_installed(source):
+        raise InputError(f"frost='{source}' needs an extra")
+
+    monkeypatch.setattr(comparison, "load_frost", not_installed)
+    assert compared(run)["sample"] is None
 
 
 def test_two_results_of_one_label_are_refused(compared):

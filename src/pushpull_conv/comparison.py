@@ -9,6 +9,7 @@ from torch import Tensor
 from pushpull_conv.augment import AUGMENTS, overlap_note
 from pushpull_conv.augment.draws import draws
 from pushpull_conv.benchmark import SUITES, Header, Results, check_comparable
+from pushpull_conv.comparison_layers.inhibition import InhibitedConv2d
 from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, load_frost
 from pushpull_conv.data.photos import read_photo
 from pushpull_conv.errors import InputError, require_name
@@ -55,15 +56,16 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
     results = [Results.load(folder / RESULTS_FILE) for folder in found]
     check_comparable(results)
     places = dict(zip((result.model for result in results), found, strict=True))
-    units = {label: load_checkpoint(file)[0] for label, at in places.items() if (file := at / MODEL_FILE).exists()}
-    kernels = {label: kernel for label, classifier in units.items() if (kernel := _stem_kernels(classifier))}
+    models = {label: load_checkpoint(file)[0] for label, at in places.items() if (file := at / MODEL_FILE).exists()}
+    kernels = {label: kernel for label, classifier in models.items() if (kernel := _stem_kernels(classifier))}
+    alphas = {label: alpha for label, classifier in models.items() if (alpha := _inhibition(classifier)) is not None}
     origins = dict(zip(places, _origins(list(places.values())), strict=True))
-    for label, classifier in units.items():
+    for label, classifier in models.items():
         origins[label]["parameters"] = str(sum(parameter.numel() for parameter in classifier.parameters()))
     runs = dict.fromkeys(folder.parent for folder in found)
     recipes = {run: load_recipe(str(run / RECIPE_FILE)) for run in runs if (run / RECIPE_FILE).exists()}
     notes = [*_augmentation_notes(recipes, places), *_unreadable_notes(found)]
-    console.print(terminal_table(results, baseline=baseline, kernels=kernels, provenance=origins))
+    console.print(terminal_table(results, baseline=baseline, kernels=kernels, alphas=alphas, provenance=origins))
     for note in notes:
         console.print(note, highlight=False, markup=False)
     return write_report(
@@ -73,6 +75,7 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
         title=_title(results, list(recipes.values())),
         recipe_text="---\n".join(recipe.to_yaml() for recipe in recipes.values()) or None,
         kernels=kernels,
+        alphas=alphas,
         sample=_load_sample(found[0], results[0].header),
         provenance=origins,
         epochs={result.model: _epochs(places[result.model], result) for result in results},
@@ -139,6 +142,13 @@ def _stem_kernels(classifier: Classifier) -> tuple[Tensor, Tensor] | None:
     return None if unit is None else (unit.weight.detach(), unit.alpha.detach())
 
 
+def _inhibition(classifier: Classifier) -> Tensor | None:
+    """Return the strength of inhibition of the first layer that has one and is no push-pull unit, None without."""
+    layers = (module for module in classifier.modules() if isinstance(module, InhibitedConv2d))
+    layer = next(layers, None)
+    return None if layer is None else layer.strength().detach()
+
+
 def _first_unit(classifier: Classifier) -> PushPullConv2d | None:
     return next((module for module in classifier.modules() if isinstance(module, PushPullConv2d)), None)
 
@@ -169,12 +179,16 @@ def _load_sample(folder: Path, header: Header) -> Sample | None:
     source = (header.frost or "").partition("-")[0].partition(":")[0]
     if not pictures or header.seed is None or source not in {"procedural", "reference"}:
         return None
+    try:
+        frost = load_frost(source)
+    except InputError:  # the extra that has the photographs is not installed here
+        return None
     return Sample(
         photo=read_photo(pictures[0]),
         index=int(pictures[0].stem.removeprefix("sample-")),
         seed=header.seed,
         profile=SUITES[header.suite].profile,
-        frost=load_frost(source),
+        frost=frost,
     )
 
 

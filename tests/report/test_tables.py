@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 import pytest
+import torch
 from rich.console import Console
 
 from pushpull_conv.benchmark import Results, mean_error
@@ -155,6 +156,11 @@ def test_the_terminal_table_shows_alpha_and_parameters(results, kernels, provena
     assert "272,474" in text
     alpha = kernels["PP3-trainable"][1].double()
     assert f"{alpha.mean():.2f} ± {alpha.std(correction=0):.2f}" in text
+
+
+def test_the_table_shows_alpha_of_models_without_kernels(results):
+    text = printed(terminal_table(results, baseline="baseline", alphas={"PP5": torch.tensor([0.25, 0.75])}))
+    assert "0.50 ± 0.25" in text
 
 
 def test_repeated_trainings_are_shown_with_their_spread(make_results):

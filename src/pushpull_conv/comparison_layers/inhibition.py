@@ -25,6 +25,10 @@ class InhibitedConv2d(ReplacementConv2d):
         self._given_alpha, self.trainable_alpha = alpha, trainable_alpha
         super().__init__(*args, **kwargs)
 
+    def strength(self) -> Tensor:
+        """Return what each filter's inhibition is multiplied by, ``[O]``: alpha within the layer's bounds."""
+        return self._strength(self.alpha).flatten()
+
     def extra_repr(self) -> str:
         """Describe the convolution and alpha."""
         alpha = "trainable" if self.trainable_alpha else f"{self._given_alpha:g}"
