@@ -58,7 +58,7 @@ def test_variants_of_two_runs_keep_their_recipes_and_notes(compared, other_run):
     assert alone["notes"] == []
     both = compared(run, other_run)
     assert both["title"] == "cifar10, 6 models"
-    assert re.findall(r"^name: (.*)$", both["recipe_text"], re.M) == ["cifar10-resnet20", "elsewhere"]
+    assert re.findall(r"^name: (.*)$", "".join(both["recipes"]), re.M) == ["cifar10-resnet20", "elsewhere"]
     assert [note.split(":")[0] for note in both["notes"]] == ["other"]
 
 

@@ -73,7 +73,7 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
         results,
         baseline=baseline,
         title=_title(results, list(recipes.values())),
-        recipe_text="---\n".join(recipe.to_yaml() for recipe in recipes.values()) or None,
+        recipes=[recipe.to_yaml() for recipe in recipes.values()],
         kernels=kernels,
         alphas=alphas,
         sample=_load_sample(found[0], results[0].header),

@@ -125,7 +125,7 @@ def report(tmp_path_factory, results, kernels, sample, provenance) -> Path:
         results,
         baseline="baseline",
         title="ResNet-20 on CIFAR-10",
-        recipe_text="name: cifar10-resnet20\nseed: 0\n",
+        recipes=["name: cifar10-resnet20\nseed: 0\n"],
         kernels=kernels,
         sample=sample,
         provenance=provenance,

@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+import torch
 from colours import contrast
 
 from pushpull_conv.benchmark import Results
@@ -20,6 +21,7 @@ pytestmark = [
 playwright = pytest.importorskip("playwright.sync_api")
 QUIET = ("--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync")
 LONG = ("AutoAugment+PP3-trainable", "AutoAugment+PP5-trainable", "AugMix+PP2020-trainable")
+SEEDS = tuple(enumerate(("", "@1", "@2")))
 PAPER = 673
 """Width in CSS pixels of what is printed on an A4 page with the margins of the style sheet."""
 
@@ -40,7 +42,7 @@ def folder(tmp_path_factory, compared, kernels, sample, provenance):
             compared,
             baseline="baseline",
             title="ResNet-20 on CIFAR-10",
-            recipe_text="name: cifar10-resnet20\n" + "about: " + "word " * 60,
+            recipes=["name: cifar10-resnet20\n" + "about: " + "word " * 60],
             kernels=kernels,
             sample=sample,
             provenance=provenance,
@@ -371,6 +373,20 @@ def test_on_paper_nothing_is_cut_and_nothing_dark(open_page):
     assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(254, 254, 254)"
     assert not page.locator("nav").is_visible()
     assert page.pdf(format="A4", prefer_css_page_size=True).startswith(b"%PDF")
+
+
+def test_a_comparison_of_repeated_trainings_fits_a_desktop(browser, tmp_path, make_results, monkeypatch, provenance):
+    monkeypatch.setattr(style, "write", lambda figure, path: path.touch())
+    several = [make_results(f"{label}{seed}", 0.15 + 0.01 * i) for label in ("baseline", "PP3") for i, seed in SEEDS]
+    known = {label: record for label, record in provenance.items() if label in ("baseline", "PP3")}
+    alphas = {"PP3": torch.ones(16)}
+    write_report(tmp_path, several, baseline="baseline", title="Seeds", alphas=alphas, provenance=known)
+    page = browser.new_page(viewport={"width": 1024, "height": 800})
+    page.goto((tmp_path / "index.html").as_uri())
+    frame = page.get_by_role("region", name="Comparison with baseline")
+    assert frame.locator("thead th").count() == 9
+    assert frame.evaluate("frame => frame.scrollWidth <= frame.clientWidth")
+    page.close()
 
 
 def test_no_text_of_a_figure_is_cut(open_page):

@@ -5,8 +5,9 @@ from html.parser import HTMLParser
 
 import pytest
 from colours import contrast
+from scipy.stats import binomtest
 
-from pushpull_conv.report import page
+from pushpull_conv.report import page, style
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -106,6 +107,28 @@ def test_headings_step_down_one_level_at_a_time(read):
 def test_marks_tell_their_values(html):
     assert "<title>PP3, severity 5: " in html
     assert "<title>PP5, shot noise: −" in html
+
+
+@pytest.mark.parametrize(("wrong", "images"), [(0, 355), (2, 355), (355, 355), (1378, 10_000)])
+def test_the_interval_of_an_error_holds_also_where_nothing_was_wrong(wrong, images):
+    expected = binomtest(wrong, images).proportion_ci(method="wilson")
+    assert page.interval(wrong / images, images) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert expected.low < expected.high
+
+
+def test_the_page_says_how_to_repeat_a_row(read):
+    text = " ".join("".join(read.texts).split())
+    assert "pushpull run recipe.yaml" in text
+    assert "pushpull train recipe.yaml --variant NAME" in text
+
+
+def test_figures_leave_the_shade_of_their_edges_seen(html):
+    """Where there is more of a figure to the right, the frame behind it is in shade there."""
+    drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    assert drawings
+    for drawing in drawings:
+        assert style.PAPER not in drawing
+        assert "--paper" not in drawing
 
 
 def test_figures_follow_the_colours_of_the_page(html):

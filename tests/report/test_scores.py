@@ -132,3 +132,12 @@ def test_a_row_keeps_the_corruptions_that_every_training_has(make_results):
 def test_findings_tell_the_spread():
     best = Score("PP5", 0.21, 0.45, mce=0.9, relative_mce=0.8, r_net=10.0, trainings=3, sd={"r_net": 1.25})
     assert findings([BASE, best], BASE).startswith("PP5 has the best R_net, +10.00 ± 1.25 % over baseline")
+
+
+def test_the_findings_tell_how_much_the_baseline_itself_varies(make_results):
+    several = [make_results("baseline"), make_results("baseline@1", 0.16), make_results("PP3", 0.15, {"noise": 0.8})]
+    rows = averaged(several)
+    scores = [score(row, rows[0]) for row in rows]
+    assert f"R_net of baseline itself varies by ± {scores[0].sd['r_net']:.2f} %" in findings(scores, scores[0])
+    alone = [score(row, several[0]) for row in several[::2]]
+    assert "varies" not in findings(alone, alone[0])

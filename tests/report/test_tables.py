@@ -97,6 +97,11 @@ def test_every_table_names_its_scale(results, scores):
             assert "in percent" in text
 
 
+def test_columns_of_text_begin_at_the_left(results):
+    lines = to_markdown(corruption_table(results[:2])).splitlines()
+    assert lines[2:4] == ["| Corruption | Group | baseline | PP3 |", "| :-- | :-- | --: | --: |"]
+
+
 def test_a_measure_nobody_has_makes_no_column(scores):
     header = comparison_table(scores, scores[0]).header
     assert "α" not in header

@@ -31,7 +31,7 @@ def test_a_malicious_label_stays_text(quick, tmp_path, make_results):
         results,
         baseline="baseline",
         title=EVIL,
-        recipe_text=EVIL,
+        recipes=[EVIL],
         kernels={EVIL: (torch.randn(4, 3, 3, 3), torch.rand(4))},
         provenance={EVIL: {EVIL: EVIL}},
     )

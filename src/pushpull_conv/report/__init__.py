@@ -57,7 +57,7 @@ def write_report(
     *,
     baseline: str,
     title: str,
-    recipe_text: str | None = None,
+    recipes: Sequence[str] = (),
     kernels: Kernels | None = None,
     alphas: Alphas | None = None,
     sample: Sample | None = None,
@@ -76,7 +76,7 @@ def write_report(
             a seed (``PP3``, ``PP3@1235``; see `pushpull_conv.repeats`) are averaged and shown as one variant.
         baseline: The label of the results that the others are compared with.
         title: Heading of the page.
-        recipe_text: The recipe as YAML.
+        recipes: The recipe as YAML, or those of all runs that are compared.
         kernels: Per label of a push-pull model its stem's weight ``[O, C / groups, kh, kw]`` and alpha (``[O]``, or one
             value for all filters).
         alphas: Per label of a model whose first layer inhibits in another way its alpha, ``[O]``, for the table.
@@ -131,7 +131,7 @@ def write_report(
         photos=[page.photo_uri(sample.cell(*cell)) for cell in cells] if sample else [],
         figures=drawn,
         drawings=drawings,
-        recipe_text=recipe_text,
+        recipes=recipes,
         provenance=provenance,
         notes=notes,
     )

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from statistics import NormalDist
 from xml.etree import ElementTree
 
 import jinja2
@@ -26,7 +27,6 @@ _TOKENS = {
     MUTED: "muted",
     RULE: "rule",
     WASH: "wash",
-    PAPER: "paper",
     **{color: f"series-{i}" for i, color in enumerate(SERIES, 1)},
 }
 """The page's style sheet gives these colours a second value for dark screens."""
@@ -42,7 +42,7 @@ def render_page(
     photos: Sequence[str],
     figures: Sequence[Figure],
     drawings: Mapping[str, str],
-    recipe_text: str | None,
+    recipes: Sequence[str],
     provenance: Mapping[str, Mapping[str, str]],
     notes: Sequence[str] = (),
 ) -> str:
@@ -57,7 +57,7 @@ def render_page(
         photos: For each row of ``"cells"`` a photo under that corruption, as `photo_uri` gives it; empty without one.
         figures: In any order; the page knows their places by name.
         drawings: Each figure by name as an SVG document.
-        recipe_text: The recipe as YAML, if there is one.
+        recipes: Every recipe as YAML.
         provenance: Per variant, what its numbers come from, as names and strings.
         notes: Sentences to show below the comparison.
     """
@@ -75,11 +75,12 @@ def render_page(
         figures={figure.name: figure for figure in figures},
         drawings={figure.name: inline_svg(figure, drawings[figure.name]) for figure in figures},
         benchmark=describe_benchmark(results[0].header),
-        uncertainty=percent(_uncertainty(baseline.clean_error, results[0].clean.n)).removesuffix(" %"),
+        interval=[percent(end) for end in interval(baseline.clean_error, results[0].clean.n)],
+        clean_error=percent(baseline.clean_error),
         images=results[0].clean.n,
         repeated=any(score.trainings > 1 for score in scores),
         show_gallery=bool(tables["cells"].rows or photos),
-        recipe_text=recipe_text,
+        recipes=recipes,
         notes=notes,
         shared=shared,
         varying=varying,
@@ -139,7 +140,7 @@ def inline_svg(figure: Figure, drawing: str) -> Markup:
     text = ElementTree.tostring(root, encoding="unicode")
     for color, token in _TOKENS.items():
         text = text.replace(color, f"var(--{token})")
-    return Markup(text)
+    return Markup(text.replace(PAPER, "none"))  # clear, so that the shade of an edge with more behind it is seen
 
 
 def photo_uri(photo: Tensor) -> str:
@@ -184,9 +185,18 @@ def _readable(name: str, texts: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     return name.removesuffix("seconds") + "time", tuple(duration(float(text)) if text else "" for text in texts)
 
 
-def _uncertainty(error: float, images: int) -> float:
-    """Return the half-width of the 95 % interval of an error measured on so many images (normal approximation)."""
-    return 1.96 * math.sqrt(error * (1 - error) / images)
+def interval(error: float, images: int) -> tuple[float, float]:
+    """Return the ends of the 95 % interval of an error measured on so many images (Wilson's; never empty).
+
+    Example:
+        >>> [round(end, 3) for end in interval(0.0, 355)]
+        [0.0, 0.011]
+    """
+    z2 = NormalDist().inv_cdf(0.975) ** 2
+    centre = error + z2 / (2 * images)
+    half = math.sqrt(z2 * error * (1 - error) / images + (z2 / (2 * images)) ** 2)
+    whole = 1 + z2 / images
+    return max(0.0, centre - half) / whole, (centre + half) / whole
 
 
 def _asset(name: str) -> str:

@@ -145,7 +145,7 @@ def _class_errors(row: Row) -> dict[str, float]:
 
 
 def findings(scores: Sequence[Score], baseline: Score) -> str:
-    """Say in two sentences which variant gains most over the baseline, and what it costs on clean images.
+    """Say which variant gains most over the baseline, what it costs on clean images, and how far chance reaches.
 
     Example:
         >>> base = Score("baseline", 0.20, 0.50, mce=1.0, relative_mce=1.0, r_net=0.0)
@@ -167,13 +167,14 @@ def findings(scores: Sequence[Score], baseline: Score) -> str:
         lead = (
             f"No variant gains over {baseline.model}; the best of them, {best.model}, has R_net {signed(best.r_net)} %"
         )
-    rise = best.clean_error - baseline.clean_error
+    rise, own = best.clean_error - baseline.clean_error, baseline.sd.get("r_net")
     change = "more errors" if rise > 0 else "fewer errors" if rise < 0 else "as many errors"
     return (
         f"{lead}: its mean error over the {len(CORRUPTIONS)} corruptions is {percent(best.mean_error)} against "
         f"{percent(baseline.mean_error)} ({signed(100 * (best.mean_error - baseline.mean_error))} points). "
         f"On clean images it makes {change}: {percent(best.clean_error)} against {percent(baseline.clean_error)} "
         f"({signed(100 * rise)} points)."
+        + (f" R_net of {baseline.model} itself varies by ± {own:.2f} % between trainings." if own is not None else "")
     )
 
 

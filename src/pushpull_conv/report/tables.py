@@ -52,7 +52,7 @@ class Table:
     Attributes:
         title: One line that names what is compared.
         caption: The scale of the numbers and what the emphasis means.
-        header: Column titles; the first column holds names, the others numbers.
+        header: Column titles; the first column holds names.
         rows: One tuple of entries per row, as long as the header.
     """
 
@@ -159,7 +159,7 @@ def to_markdown(table: Table) -> str:
     """
     lines = [
         table.header,
-        [":--", *["--:"] * (len(table.header) - 1)],
+        [":--" if is_text else "--:" for is_text in _are_texts(table)],
         *([f"**{_plain(entry.text)}**" if entry.best else _plain(entry.text) for entry in row] for row in table.rows),
     ]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -175,7 +175,7 @@ def to_latex(table: Table) -> str:
         " & ".join(rf"\textbf{{{_tex(entry.text)}}}" if entry.best else _tex(entry.text) for entry in row)
         for row in table.rows
     ]
-    sides = ("l" if isinstance(entry.value, str) else "r" for entry in table.rows[0])
+    sides = ("l" if is_text else "r" for is_text in _are_texts(table))
     lines = [
         r"% needs \usepackage{booktabs,graphicx}",
         r"\begin{table}",
@@ -244,6 +244,11 @@ def _hundredfold(fraction: float | None) -> str:
 
 def _alpha(score: Score) -> str:
     return f"{score.alpha_mean:.2f} ± {score.alpha_sd:.2f}" if score.alpha_sd else f"{score.alpha_mean:.2f}"
+
+
+def _are_texts(table: Table) -> list[bool]:
+    """Return for each column whether it holds texts, which begin at the left."""
+    return [isinstance(entry.value, str) for entry in table.rows[0]]
 
 
 def _plain(text: str) -> str:
