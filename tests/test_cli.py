@@ -44,17 +44,19 @@ def left_behind(folder):
 
 
 COMMANDS = ["run", "train", "benchmark", "submit", "status", "evaluate", "compare", "export", "corrupt", "augment"]
-COMMANDS += ["explain"]
+COMMANDS += ["explain", "models", "data check"]
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_shows_an_example(pushpull, command):
+def test_help_shows_an_example_and_what_each_option_takes(pushpull, command):
     code, out, _ = pushpull(*command.split(), "--help")
     assert code == 0
+    assert not re.search(r"--[\w-]+ +<(?!bool)", out), "the name of a type where the kind of value should stand"
+    assert not re.search(r"\[\[|\.{4,}", out), "brackets or dots twice"
     if command:
-        assert re.search(rf"Example: pushpull {command} \S+", out), out
+        assert re.search(rf"Example: pushpull {command}\s+\S", out), out
     else:
-        assert all(word in out for word in COMMANDS)
+        assert all(word in out for command in COMMANDS for word in command.split()[:1])
 
 
 def test_evaluate_counts_prints_and_keeps(pushpull, model_file, tmp_path):

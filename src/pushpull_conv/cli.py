@@ -35,7 +35,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look after data sets.", no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(data_app, name="data")
 
-RecipeArgument = Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")]
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a YAML file.")]
 DataOption = Annotated[
     Path | None,
     typer.Option("--data", metavar="FOLDER", help="Folder of the data set. Without it, cifar10 is downloaded once."),
@@ -63,7 +63,7 @@ SuiteOption = Annotated[
         metavar="NAME", help="The protocol: cifar10-c, tiny-imagenet-c or imagenet-c.  [default: the data set's]"
     ),
 ]
-SeedOption = Annotated[int, typer.Option(help="Key of the corruptions' randomness.")]
+SeedOption = Annotated[int, typer.Option(metavar="N", help="Key of the corruptions' randomness.")]
 CorruptionOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -259,7 +259,7 @@ def submit(
 def status(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FOLDER...]", help="Folders of runs.  [default: all in runs]", show_default=False),
+        typer.Argument(metavar="FOLDER", help="Folders of runs.  [default: all in runs]", show_default=False),
     ] = None,
 ) -> None:
     """Show what of a run is done, runs, waits or has failed, and the last error of what failed.
@@ -287,7 +287,8 @@ def evaluate(
     model: Annotated[
         str,
         typer.Argument(
-            help="A run's folder, a .safetensors file, a name that **models** lists, or another model's with --weights."
+            metavar="MODEL",
+            help="A run's folder, a .safetensors file, a name that **models** lists, or another's with --weights.",
         ),
     ],
     data_set: Annotated[
@@ -303,7 +304,9 @@ def evaluate(
     weights: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="Weights for a model given by name.")
     ] = None,
-    label: Annotated[str | None, typer.Option(help="The model's name in tables.  [default: the name of --out]")] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The model's name in tables.  [default: the name of --out]")
+    ] = None,
     suite: SuiteOption = None,
     seed: SeedOption = 1234,
     frost: FrostOption = "procedural",
@@ -317,7 +320,7 @@ def evaluate(
     severity: Annotated[
         list[int] | None, typer.Option(metavar="1-5", help="Only this severity; may be repeated.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 250,
+    batch_size: Annotated[int, typer.Option(metavar="N", help="Images per forward pass.")] = 250,
     autocast: Annotated[
         str | None, typer.Option(metavar="DTYPE", help="Let the model compute in bfloat16 or float16: faster.")
     ] = None,
@@ -362,7 +365,7 @@ def evaluate(
 
 @app.command()
 def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of a run or of results.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Folders of a run or of results.")],
     baseline: Annotated[str, typer.Option(metavar="LABEL", help="The model that the others are compared with.")],
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the report.")],
 ) -> None:
@@ -398,7 +401,7 @@ def models() -> None:
 
 @app.command()
 def export(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of a run or of results.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Folders of a run or of results.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The table: .csv or .parquet.")],
 ) -> None:
     """Write benchmarked models' counts and errors to one table, a row per corruption and severity.
@@ -416,7 +419,7 @@ def export(
 
 @app.command()
 def corrupt(
-    photo: Annotated[Path | None, typer.Argument(help="A picture that Pillow can read.")] = None,
+    photo: Annotated[Path | None, typer.Argument(metavar="PHOTO", help="A picture that Pillow can read.")] = None,
     *,
     out: Annotated[
         Path, typer.Option("--out", metavar="PATH", help="The figure (.png, .svg or .pdf), or the set's folder.")
@@ -428,14 +431,17 @@ def corrupt(
     data: DataOption = None,
     profile: Annotated[
         str | None,
-        typer.Option(help="The constants for a picture: imagenet, tiny-imagenet or cifar.  [default: imagenet]"),
+        typer.Option(
+            metavar="NAME", help="The constants for a picture: imagenet, tiny-imagenet or cifar.  [default: imagenet]"
+        ),
     ] = None,
     suite: SuiteOption = None,
     seed: SeedOption = 1234,
     frost: FrostOption = "procedural",
     corruption: CorruptionOption = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that write a set side by side.  [default: one for each core]")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Processes that write a set side by side.  [default: one for each core]"),
     ] = None,
 ) -> None:
     """Draw a picture under all 19 corruptions, or write a data set's corrupted images to the disk.
@@ -483,12 +489,12 @@ def corrupt(
 
 @app.command()
 def augment(
-    photo: Annotated[Path, typer.Argument(help="A picture that Pillow can read.")],
+    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="A picture that Pillow can read.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The figure: .png, .svg or .pdf.")],
     profile: Annotated[
-        str, typer.Option(help="The size and the settings: imagenet, tiny-imagenet or cifar.")
+        str, typer.Option(metavar="NAME", help="The size and the settings: imagenet, tiny-imagenet or cifar.")
     ] = "imagenet",
-    seed: Annotated[int, typer.Option(help="Key of the augmentations' randomness.")] = 1234,
+    seed: Annotated[int, typer.Option(metavar="N", help="Key of the augmentations' randomness.")] = 1234,
 ) -> None:
     """Draw a picture as each augmentation gives it to training.
 
@@ -504,10 +510,13 @@ def augment(
 
 @app.command()
 def explain(
-    model: Annotated[str, typer.Argument(help="A run's folder, a .safetensors file, or a name that **models** lists.")],
-    photo: Annotated[Path, typer.Argument(help="A picture that Pillow can read.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A run's folder, a .safetensors file, or a name that **models** lists."),
+    ],
+    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="A picture that Pillow can read.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The figure: .png, .svg or .pdf.")],
-    filters: Annotated[int, typer.Option(help="How many filters to show.")] = 4,
+    filters: Annotated[int, typer.Option(metavar="N", help="How many filters to show.")] = 4,
 ) -> None:
     """Draw what a trained push-pull unit does to a picture.
 
