@@ -70,6 +70,18 @@ def test_the_readme_prints_the_table_of_the_report(run):
     assert "\n".join(comparison) in (ROOT / "README.md").read_text()
 
 
+def test_the_summary_of_the_readme_follows_from_the_counts():
+    run = ROOT / "results" / "cifar10-resnet20-seeds"
+    rows = {row["model"]: row for row in csv.DictReader((run / "report" / "table.csv").open())}
+    errors = {name: f"{100 * float(row['mean_error']):.2f} %" for name, row in rows.items()}
+    summary = " ".join((ROOT / "README.md").read_text().split("## ")[0].split())
+    assert f"{errors['PP3']} (PP3," in summary
+    assert f"or {errors['PP5']} (PP5) instead of {errors['baseline']}," in summary
+    rises = sorted(float(rows[name]["clean_error"]) - float(rows["baseline"]["clean_error"]) for name in ("PP3", "PP5"))
+    assert " to ".join(f"{100 * rise:.1f}".removesuffix(".0") for rise in rises) + " point of clean error" in summary
+    assert len({row["parameters"] for row in rows.values()}) == 1
+
+
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_the_shipped_models_are_those_of_the_recipe(run):
     recipe, results = results_of(run)
