@@ -122,6 +122,10 @@ def refused(result, *words):
         (["run", "quickstart", "--set", "variants=[{name: a, pushpull: {avg_kernel_size: 4}}]"], ["4", "odd"]),
         (["run", "quickstart", "--set", "variants=[{name: a, pushpull: {avg_kernel_size: -1}}]"], ["-1"]),
         (["run", "quickstart", "--set", "benchmark.frost=no-such-folder"], ["frost", "no-such-folder"]),
+        (
+            ["run", "quickstart", "--set", "benchmark.autocast=bf16"],
+            ["autocast dtype 'bf16'", "did you mean 'bfloat16'"],
+        ),
         (["run", "quickstart", "--set", "training.batch_size=5000"], ["1442 images", "batch_size"]),
         (["run", "quickstart", "--data", "digits"], ["scikit-learn", "digits"]),
         (["benchmark", "quickstart", "--variant", "PP3", "--corruption", "fogg"], ["corruption 'fogg'", "'fog'"]),

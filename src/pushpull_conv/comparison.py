@@ -28,7 +28,7 @@ from pushpull_conv.report import (
 )
 from pushpull_conv.training.recipe import Recipe, load_recipe
 
-PROFILE_SIDES = {"cifar": 32, "tiny-imagenet": 64, "imagenet": 224}
+PROFILE_SIDES = {suite.profile: suite.side for suite in SUITES.values()}
 """Side in pixels of the images that each profile's severities were made for."""
 DRAWS_SHOWN = 7
 """How many times `augment` draws from each augmentation."""

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 from pydantic_core import ErrorDetails
 
 from pushpull_conv.benchmark import SUITES
+from pushpull_conv.benchmark.evaluation import AUTOCAST_DTYPES
 from pushpull_conv.data import DATA_SETS
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.models.create import create_without_memory
@@ -21,6 +22,7 @@ from pushpull_conv.training.variants import LAYERS, Section, Variant, known_vari
 
 AUGMENTATIONS = ("crop", "flip")
 Augmentation = Annotated[str, AfterValidator(lambda name: require_name("augmentation", name, AUGMENTATIONS))]
+Autocast = Annotated[str, AfterValidator(lambda name: require_name("autocast dtype", name, AUTOCAST_DTYPES))]
 
 
 class Data(Section):
@@ -78,8 +80,7 @@ class Benchmark(Section):
     jpeg: Annotated[bool, Field(description="store corrupted images as JPEG where the suite does")] = True
     batch_size: Annotated[int, Field(ge=1)] = 250
     autocast: Annotated[
-        Literal["bfloat16", "float16"] | None,
-        Field(description="precision in which the model may compute; null: its own"),
+        Autocast | None, Field(description="precision in which the model may compute; null: its own")
     ] = None
     every: Annotated[
         int | None, Field(ge=1, description="benchmark the weights after each so many epochs, too; null: the last only")
