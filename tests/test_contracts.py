@@ -36,7 +36,7 @@ ROOMS += [
     "kernels",
     "ranks",
 ]
-ROOMS += ["files", "repeats", "errors", "_version"]
+ROOMS += ["files", "repeats", "cores", "errors", "_version"]
 NOT_BELOW = {("report", "training"), ("benchmark", "models"), ("models", "data"), ("data", "corruptions")}
 OUTSIDE = {
     "lightning": {"training", "interop"},

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from pushpull_conv import InputError, Results
+from pushpull_conv.data import default_workers
 from pushpull_conv.ranks import Ranks, join, launch, launched
 
 
@@ -34,9 +35,35 @@ def test_a_process_started_alone_is_alone(monkeypatch):
 
 
 @pytest.mark.parametrize("devices", [0, 10_000])
-def test_more_devices_than_there_are_are_refused(devices):
-    with pytest.raises(InputError, match=f"--devices {devices} .*this machine has"):
+def test_devices_that_are_not_there_are_refused(devices):
+    with pytest.raises(InputError, match=rf"--devices {devices} is not from 1 to \d+: this machine has"):
         launch([sys.executable, "-c", "raise AssertionError"], devices)
+
+
+def test_cores_that_a_cluster_gave_to_others_are_not_shared_out(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 8, 9})
+    assert [default_workers(ranks) for ranks in (1, 2, 4)] == [3, 1, 1]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(InputError, match=r"from 1 to 3: this machine has 3 processor cores"):
+        launch([sys.executable, "-c", "raise AssertionError"], 4)
+
+
+# Torch gives up after half an hour, on GPUs after ten minutes; here after one second unless it is told otherwise.
+SLOW = """
+import datetime, time
+from torch.distributed import distributed_c10d
+distributed_c10d.default_pg_timeout = datetime.timedelta(seconds=1)
+from pushpull_conv.ranks import join
+ranks = join()
+time.sleep(0 if ranks.is_first else 4)
+ranks.wait()
+"""
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_a_process_waits_for_another_longer_than_torch_would():
+    assert launch([sys.executable, "-c", SLOW], 2) == 0
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from pushpull_conv._version import __version__
+from pushpull_conv.cores import usable_cores
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import RECIPE_FILE, RESULTS_FILE
 
@@ -481,7 +482,7 @@ def corrupt(
             seed=seed,
             frost=frost,
             corruptions=corruption,
-            workers=workers or os.cpu_count() or 1,
+            workers=workers or usable_cores(),
             console=console,
         )
         console.print(f"set: {manifest}", highlight=False, soft_wrap=True)

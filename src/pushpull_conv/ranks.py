@@ -5,6 +5,7 @@ Every process runs the same program; what only one may do, the first does. Start
 
 import contextlib
 import dataclasses
+import datetime
 import os
 import signal
 import socket
@@ -17,10 +18,13 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from pushpull_conv.cores import usable_cores
 from pushpull_conv.errors import InputError
 
 Made = TypeVar("Made")
 
+_PATIENCE = datetime.timedelta(days=7)
+"""So long a process waits for another, which may have one cell of the benchmark more to count; a dead one ends all."""
 _GRACE_SECONDS = 20
 """So long a process may take to end when it is asked to; one that waits for another on the GPU never does."""
 
@@ -87,7 +91,7 @@ def join() -> Ranks:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
     return Ranks(dist.get_rank(), count)
 
 
@@ -142,10 +146,10 @@ def _stopped_at_the_end(processes: Sequence[subprocess.Popen[bytes]]) -> Iterato
 
 
 def _require_devices(devices: int) -> None:
-    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
+    gpus, cores = torch.cuda.device_count(), usable_cores()
     present, kind = (gpus, "GPUs") if gpus else (cores, "processor cores (and no GPU)")
     if not 1 <= devices <= present:
-        raise InputError(f"--devices {devices} is more than there are: this machine has {present} {kind}")
+        raise InputError(f"--devices {devices} is not from 1 to {present}: this machine has {present} {kind}")
 
 
 def _environments(devices: int) -> list[Mapping[str, str]]:
@@ -154,5 +158,5 @@ def _environments(devices: int) -> list[Mapping[str, str]]:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {**os.environ, "WORLD_SIZE": str(devices), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    shared.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
+    shared.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // devices)))
     return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(devices)]

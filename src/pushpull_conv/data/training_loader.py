@@ -1,7 +1,6 @@
 """Training batches whose images are decoded and augmented one by one, by worker processes."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pushpull_conv.cores import usable_cores
 from pushpull_conv.data.batches import PADDING, require_batches
 from pushpull_conv.data.pixels import scaled_part, scaled_size
 from pushpull_conv.data.places import epoch_order
@@ -187,4 +187,4 @@ def _gathered(made: Sequence[_Made]) -> tuple[Tensor, Tensor, Tensor, dict[int, 
 
 def default_workers(ranks: int) -> int:
     """Worker processes for each of ``ranks`` processes that train: one for each core, shared out."""
-    return max(1, (os.cpu_count() or 1) // ranks)
+    return max(1, usable_cores() // ranks)
