@@ -146,6 +146,20 @@ def test_an_unreadable_image_stops_the_training_or_is_left_out_and_noted(workers
     assert batches.unreadable == {1: "image 'broken.jpg' is truncated or not an image; replace it"}
 
 
+class Lost(ImageSet):
+    """No picture can be read any more."""
+
+    def picture(self, place):
+        raise InputError(f"image '{place}.jpg' cannot be read (Transport endpoint is not connected); check the file")
+
+
+def test_a_batch_of_which_nothing_can_be_read_stops_the_training_all_the_same():
+    with pytest.raises(
+        InputError, match=r"\.jpg' cannot be read .* any other of the 4 images of its batch .* the disk"
+    ):
+        epoch(of_kind(Lost), skip_unreadable=True)
+
+
 def test_numbers_out_of_range_are_refused():
     with pytest.raises(InputError, match="12 images do not fill one batch of 13"):
         epoch(coded(), batch_size=13)

@@ -53,7 +53,8 @@ class PictureBatches:
         workers: Processes; 0: no others than this one.
         rank: Which part of each batch to give.
         ranks: The number of equal parts.
-        skip_unreadable: Leave out an image that cannot be read, and note why in ``unreadable``, by its place.
+        skip_unreadable: Leave out an image that cannot be read, and note why in ``unreadable``, by its place. Of a
+            batch at least one must be readable: else it is the disk, and ranks would lose step with each other.
 
     Raises:
         InputError: A number is out of range, or there would be no batch. While iterating: an image cannot be read.
@@ -102,9 +103,13 @@ class PictureBatches:
         for images, labels, index, trouble in self._loader:
             if trouble and not self._skip:
                 raise InputError(f"{next(iter(trouble.values()))}; or let the recipe say data.unreadable: skip")
+            if not len(labels):
+                first, count = next(iter(trouble.values())), len(trouble)
+                raise InputError(
+                    f"{first}; nor can any other of the {count} images of its batch be read: check the disk"
+                )
             self.unreadable |= trouble
-            if len(labels):
-                yield images, labels, index
+            yield images, labels, index
 
     def places(self) -> Iterator[list[int]]:
         """The places in the source of the images of each batch of this epoch, those of this rank."""
