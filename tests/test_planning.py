@@ -3,9 +3,11 @@
 import pytest
 from rich.console import Console
 
+from pushpull_conv.errors import InputError
 from pushpull_conv.experiment import Experiment
 from pushpull_conv.files import MODEL_FILE
 from pushpull_conv.planning import plan
+from pushpull_conv.training.module import ClassifierTraining
 from pushpull_conv.training.recipe import load_recipe
 
 
@@ -21,6 +23,28 @@ def test_a_plan_counts_steps_cells_and_bytes_and_writes_nothing(tmp_path):
         assert one.bytes == pytest.approx(7 * 4 * 272_000, rel=0.02), "a ResNet-20 of 0.27 million weights"
         assert one.training_seconds > 0
         assert one.benchmark_seconds > 0
+
+
+def test_the_steps_that_are_timed_are_those_of_the_training(tmp_path, monkeypatch):
+    """With the teacher, and the views of the consistency loss."""
+    variants = ["baseline", "{name: taught, distillation: {teacher: baseline}}"]
+    variants += ["{name: consistent, augment: {policy: prime, consistency: 12}}"]
+    recipe = load_recipe("quickstart", [f"variants=[{', '.join(variants)}]"])
+    timed, loss = [], ClassifierTraining.loss
+
+    def watched(module, batch, epoch):
+        timed.append((len(module._views(batch, epoch)), len(module._teacher)))
+        return loss(module, batch, epoch)
+
+    monkeypatch.setattr(ClassifierTraining, "loss", watched)
+    plan(Experiment(recipe, tmp_path, data_root=None, console=Console(quiet=True), claim=False))
+    assert list(dict.fromkeys(timed)) == [(1, 0), (1, 1), (3, 0)]
+
+
+def test_images_that_do_not_fill_a_batch_are_refused_by_a_dry_run(tmp_path):
+    recipe = load_recipe("quickstart", ["training.batch_size=5000"])
+    with pytest.raises(InputError, match="1442 images do not fill one batch of 5000; lower batch_size"):
+        plan(Experiment(recipe, tmp_path, data_root=None, console=Console(quiet=True), claim=False))
 
 
 def test_what_is_done_takes_no_time(tmp_path):

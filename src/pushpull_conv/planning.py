@@ -14,8 +14,7 @@ from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, corrupt, load_fro
 from pushpull_conv.experiment import Experiment
 from pushpull_conv.files import MODEL_FILE, RESULTS_FILE
 from pushpull_conv.models import Classifier
-from pushpull_conv.training.fit import batch_augmentation, build, training_batches
-from pushpull_conv.training.module import ClassifierTraining
+from pushpull_conv.training.fit import build, training_batches, training_module
 from pushpull_conv.training.variants import Variant
 
 _TIMED_SEVERITY = 3
@@ -50,6 +49,9 @@ def plan(experiment: Experiment) -> list[Planned]:
 
     Times are those of this machine and one device: a few training steps and one benchmarked batch of some images are
     done for every variant, and scaled up. Nothing is written.
+
+    Raises:
+        InputError: The images do not fill one batch, or do not fit the benchmark.
     """
     return [_planned(experiment, variant) for variant in experiment.recipe.trainings]
 
@@ -57,7 +59,7 @@ def plan(experiment: Experiment) -> list[Planned]:
 def _planned(experiment: Experiment, variant: Variant) -> Planned:
     recipe, folder = experiment.recipe, experiment.folder / variant.name
     training, test = experiment.images("train"), experiment.images("test")
-    steps = len(training) // recipe.training.batch_size * recipe.training.epochs
+    steps = len(training_batches(recipe, variant, training, torch.device("cpu"))) * recipe.training.epochs
     classifier, _ = build(recipe, variant, training)
     trained, benchmarked = (folder / MODEL_FILE).exists(), (folder / RESULTS_FILE).exists()
     images = steps * recipe.training.batch_size
@@ -84,18 +86,21 @@ def _training_seconds(experiment: Experiment, variant: Variant, classifier: Clas
     settings = experiment.recipe.training.model_copy(update=few)
     recipe = experiment.recipe.model_copy(update={"training": settings})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    augment = batch_augmentation(recipe, variant)
     dtype = torch.float64 if settings.precision == "64-true" else torch.float32
-    module = ClassifierTraining(classifier.to(device, dtype), settings, steps=10, seed=0, augment=augment)
-    epoch = training_batches(recipe, variant, experiment.images("train"), device)
+    images, teacher = experiment.images("train"), None
+    if variant.distillation:
+        untrained, _ = build(recipe, recipe.variant(variant.distillation.teacher), images)
+        teacher = untrained.to(device, dtype)
+    module = training_module(recipe, variant, classifier.to(device, dtype), steps=10, teacher=teacher)
+    epoch = training_batches(recipe, variant, images, device)
     batches = itertools.chain.from_iterable(itertools.repeat(epoch))
     next(batches)  # starts the worker processes
     times: list[float] = []
     while len(times) < 3 or sum(times[1:]) < _PROBE_SECONDS:
         started = time.perf_counter()
-        images, labels, index = (values.to(device) for values in next(batches))
+        batch, labels, index = (values.to(device) for values in next(batches))
         with torch.autocast(device.type, _HALF.get(settings.precision), enabled=settings.precision in _HALF):
-            loss, _ = module.loss((images, labels, index), epoch=0)
+            loss, _ = module.loss((batch, labels, index), epoch=0)
         loss.backward()
         _finish(device)
         times.append(time.perf_counter() - started)

@@ -71,16 +71,8 @@ def fit(
     batches = training_batches(recipe, variant, training, device, ranks)
     seed_everything(recipe.seed_of(variant), verbose=False)
     classifier, spec = build(recipe, variant, training)
-    module = ClassifierTraining(
-        classifier if ranks.count == 1 else with_shared_statistics(classifier, device),
-        settings,
-        steps=len(batches) * settings.epochs,
-        seed=recipe.seed_of(variant),
-        augment=batch_augmentation(recipe, variant),
-        consistency=variant.augment.consistency if variant.augment else 0.0,
-        lesson=variant.distillation,
-        teacher=teacher,
-    )
+    trained = classifier if ranks.count == 1 else with_shared_statistics(classifier, device)
+    module = training_module(recipe, variant, trained, steps=len(batches) * settings.epochs, teacher=teacher)
     callbacks: list[Callback] = [
         PlainTermination(),
         EpochLog(folder / METRICS_FILE),
@@ -128,6 +120,22 @@ def build(recipe: Recipe, variant: Variant, images: ImageSource) -> tuple[Classi
     )
     classifier = spec.build()
     return classifier.to(memory_format=torch.channels_last) if recipe.training.channels_last else classifier, spec
+
+
+def training_module(
+    recipe: Recipe, variant: Variant, classifier: Classifier, *, steps: int, teacher: Classifier | None = None
+) -> ClassifierTraining:
+    """Return what trains ``variant``: ``classifier``, in ``steps`` steps, by ``teacher`` if the variant has one."""
+    return ClassifierTraining(
+        classifier,
+        recipe.training,
+        steps=steps,
+        seed=recipe.seed_of(variant),
+        augment=batch_augmentation(recipe, variant),
+        consistency=variant.augment.consistency if variant.augment else 0.0,
+        lesson=variant.distillation,
+        teacher=teacher,
+    )
 
 
 def training_batches(
