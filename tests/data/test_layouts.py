@@ -250,6 +250,12 @@ def test_shards_that_cannot_be_used_are_named(shards, tmp_path):
     refused(r"train-0003.tar.gz' is compressed, so no image can be read alone")
 
 
+def test_a_checksum_or_index_beside_a_shard_is_no_shard(shards):
+    for name in ("train-0000.tar.md5", "train-0000.tar.idx"):
+        (shards / name).write_text("")
+    assert len(open_images("folder", "train", root=shards)) == 6
+
+
 def test_a_damaged_image_in_a_shard_is_named(shards):
     write_tar(shards / "train-0001.tar", {"b.png": grey(1)[:60], "b.cls": b"1"})
     source = open_images("folder", "train", root=shards)

@@ -24,6 +24,7 @@ from pushpull_conv.files import atomic_write, cache_folder
 
 CLASSES_FILE = "classes.txt"
 """Beside the shards: the name of each class, one a line, in the order of the numbers in the shards."""
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4")
 _LABEL_KEYS = ("label", "cls")
 """What a label may be called in a ``key.json``."""
 
@@ -77,7 +78,7 @@ def find_tar_shards(root: Path, names: Sequence[str]) -> list[Path]:
         InputError: They are compressed, or one of their sequence is missing.
     """
     for pattern in (f"{place}.tar" for name in names for place in (f"{name}-*", f"*-{name}-*", f"{name}/*")):
-        if compressed := sorted([*root.glob(f"{pattern}.*"), *root.glob(pattern.replace(".tar", ".tgz"))]):
+        if compressed := sorted(path for ending in _COMPRESSED for path in root.glob(pattern.replace(".tar", ending))):
             raise InputError(f"'{compressed[0]}' is compressed, so no image can be read alone; unpack it to a .tar")
         if shards := sorted(root.glob(pattern)):
             _require_no_gap(shards)
