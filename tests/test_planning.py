@@ -63,3 +63,13 @@ def test_the_command_prints_the_plan_and_does_nothing(pushpull, tmp_path, monkey
     assert "PP3" in out
     assert "540" in out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["run", "submit"])
+def test_a_dry_run_refuses_the_folder_of_another_recipe(pushpull, tmp_path, command):
+    (tmp_path / "baseline").mkdir()
+    (tmp_path / "baseline" / "last.ckpt").touch()
+    (tmp_path / "recipe.yaml").write_text(load_recipe("quickstart").to_yaml())
+    code, out, err = pushpull(command, "quickstart", "--dry-run", "--out", tmp_path, "--set", "training.epochs=3")
+    assert (code, out) == (2, "")
+    assert "another recipe (training.epochs is 12 there, 3 here)" in " ".join(err.split())

@@ -78,6 +78,7 @@ class Experiment:
         self.console = console
         self.ranks = ranks
         self._images: dict[str, ImageSource] = {}
+        ranks.by_first(self._require_own_folder)
         if claim:
             ranks.by_first(self._claim_folder)
 
@@ -189,12 +190,15 @@ class Experiment:
             self._images[split] = images
         return self._images[split]
 
-    def _claim_folder(self) -> None:
-        """Store the resolved recipe in the folder, unless what is done there was done with other settings."""
-        stored = writable_folder(self.folder) / RECIPE_FILE
+    def _require_own_folder(self) -> None:
+        """Refuse the folder if what is done there was done with other settings."""
         begun = any(self.folder.glob("*/*.ckpt")) or (self.folder / CLUSTER_FOLDER).exists()
-        if begun and (difference := _conflict(load_recipe(str(stored)), self.recipe)):
+        if begun and (difference := _conflict(load_recipe(str(self.folder / RECIPE_FILE)), self.recipe)):
             raise InputError(f"'{self.folder}' holds a run of another recipe ({difference}); choose another --out")
+
+    def _claim_folder(self) -> None:
+        """Store the resolved recipe in the folder."""
+        stored = writable_folder(self.folder) / RECIPE_FILE
         resolved = self.recipe.to_yaml()
         if not stored.exists() or stored.read_text(encoding="utf-8") != resolved:
             with atomic_write(stored) as temporary:
