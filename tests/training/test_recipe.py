@@ -103,6 +103,11 @@ def test_a_model_that_cannot_be_built_without_memory_is_accepted():
         (None, "varaints", [], ["'varaints'", "did you mean 'variants'"]),
         (None, "variants", ["baseline", "PP4"], ["variant 'PP4'", "did you mean 'PP"]),
         (None, "variants", ["PP3", "PP3"], ["PP3", "more than once"]),
+        (None, "variants", ["baseline", {"name": "report"}], ["variants.1", "called report", "another name"]),
+        (None, "variants", "PP3", ["variants", "is a list", "not 'PP3'"]),
+        (None, "data", "digits", ["data: has the keys name, fraction", "not 'digits'"]),
+        (None, "variants", [{"name": "a", "pushpull": 3}], ["variants.0.pushpull", "avg_kernel_size", "not 3"]),
+        ("training", "weight_decay", float("inf"), ["training.weight_decay", "finite number", "not inf"]),
         (None, "variants", ["PP3"], ["baseline 'baseline'", "PP3"]),
         (None, "variants", [{"name": "even", "pushpull": {"avg_kernel_size": 4}}], ["avg_kernel_size", "4", "odd"]),
         (None, "variants", [{"name": "less", "pushpull": {"avg_kernel_size": -3}}], ["avg_kernel_size", "-3"]),
@@ -168,7 +173,9 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, message):
         load_recipe(str(tmp_path / "bad.yaml"))
 
 
-@pytest.mark.parametrize("override", ["epochs", "=3", "training.epochs.more=1", "training.=2", "name=[", "title.x=1"])
+@pytest.mark.parametrize(
+    "override", ["epochs", "=3", "training.epochs.more=1", "training.=2", ".epochs=2", "name=[", "title.x=1"]
+)
 def test_an_override_that_is_no_setting_is_refused(override):
     with pytest.raises(InputError, match="--set"):
         load_recipe("quickstart", [override])
@@ -268,13 +275,17 @@ def test_augmentations_in_recipes_are_those_of_the_package():
 
 @pytest.mark.parametrize(
     ("teacher", "message"),
-    [("PP9", "variant 'PP9'"), ("taught", "teacher taught of other has a teacher itself; name a variant without")],
+    [
+        ("PP9", "variant 'PP9'"),
+        ("taught", "teacher taught of other has a teacher itself; name a variant without"),
+        ("other@1235", "teacher other@1235 of other has a teacher itself; name a variant without"),
+    ],
 )
 def test_a_teacher_is_a_variant_that_has_none(tmp_path, content, teacher, message):
     taught = {"name": "taught", "distillation": {"teacher": "baseline"}}
     other = {"name": "other", "distillation": {"teacher": teacher}}
     with pytest.raises(InputError, match=message):
-        load(tmp_path, content | {"variants": ["baseline", taught, other]})
+        load(tmp_path, content | {"variants": ["baseline", taught, other], "seed": 1234, "repeats": 2})
 
 
 def test_the_papers_table_and_sweep_are_recipes():
@@ -295,6 +306,8 @@ def test_repeats_are_the_variants_again_with_further_seeds(tmp_path):
         *("baseline@9", "PP3@9"),
     ]
     assert [recipe.seed_of(training) for training in recipe.trainings] == [7, 7, 8, 8, 9, 9]
+    with pytest.raises(InputError, match="variant again has the seed 8, as one of its repeats"):
+        load_recipe("quickstart", ["repeats=3", "seed=7", "variants=[baseline, {name: again, seed: 8}]"])
     assert recipe.variant("PP3@9").pushpull == recipe.variant("PP3").pushpull
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
     again = load_recipe(str(tmp_path / "recipe.yaml"))

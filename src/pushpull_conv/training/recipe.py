@@ -116,10 +116,20 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _teachers_come_first(self) -> Self:
-        lessons = {variant.name: variant.distillation for variant in self.variants if variant.distillation}
-        for student, lesson in lessons.items():
-            if self.variant(lesson.teacher).name in lessons:
-                raise ValueError(f"teacher {lesson.teacher} of {student} has a teacher itself; name a variant without")
+        for student in self.variants:
+            lesson = student.distillation
+            if lesson and self.variant(lesson.teacher).distillation:
+                name, teacher = student.name, lesson.teacher
+                raise ValueError(f"teacher {teacher} of {name} has a teacher itself; name a variant without")
+        return self
+
+    @model_validator(mode="after")
+    def _repeats_differ(self) -> Self:
+        for variant in self.variants:
+            if variant.seed in further_seeds(self.seed, self.repeats):
+                raise ValueError(
+                    f"variant {variant.name} has the seed {variant.seed}, as one of its repeats; leave its seed out"
+                )
         return self
 
     @model_validator(mode="after")
@@ -221,7 +231,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     section: Any = content
     for parent in parents:
         section = section.setdefault(parent, {}) if isinstance(section, dict) else None
-    if not equals or not last or not isinstance(section, dict):
+    if not equals or "" in (*parents, last) or not isinstance(section, dict):
         raise InputError(f"--set '{override}' is not of the form key.key=value, for example training.epochs=2")
     try:
         section[last] = yaml.safe_load(value)
@@ -237,6 +247,11 @@ def _one_line(error: ErrorDetails) -> str:
         return _message_of(lambda: require_name("recipe key", str(error["loc"][-1]), allowed), where)
     if error["type"] == "union_tag_invalid":
         return _message_of(lambda: require_name("layer kind", error["ctx"]["tag"], LAYERS), where)
+    if error["type"] == "model_type":
+        keys = ", ".join(_section_at(error["loc"]).model_fields)
+        return f"{where}: has the keys {keys}; write KEY: VALUE below it, not {error['input']!r}"
+    if error["type"] == "tuple_type":
+        return f"{where}: is a list; write [ONE, ANOTHER], not {error['input']!r}"
     if error["type"] == "union_tag_not_found":
         return f"{where}: has no kind; allowed: {', '.join(LAYERS)}"
     reason = error.get("ctx", {}).get("error") or error["msg"]

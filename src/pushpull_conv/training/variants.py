@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pushpull_conv.errors import require_name
+from pushpull_conv.files import CLUSTER_FOLDER, RECIPE_FILE, REPORT_FOLDER
 from pushpull_conv.repeats import repeat_name
 
 
 class Section(BaseModel):
-    """A part of a recipe: unknown keys are refused and nothing changes it afterwards."""
+    """A part of a recipe: unknown keys and infinite numbers are refused, and nothing changes it afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PushPull(Section):
@@ -146,6 +147,14 @@ class Variant(Section):
     augment: Augment | None = None
     distillation: Distillation | None = None
     seed: Annotated[int | None, Field(ge=0, lt=2**32, description="of the training; null: the recipe's")] = None
+
+    @model_validator(mode="after")
+    def _has_a_folder_of_its_own(self) -> Self:
+        if self.name in (CLUSTER_FOLDER, REPORT_FOLDER, RECIPE_FILE):
+            raise ValueError(
+                f"a variant cannot be called {self.name}, as other files of a run are; give it another name"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_change(self) -> Self:
