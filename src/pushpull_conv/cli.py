@@ -276,7 +276,7 @@ def status(
     if not found:
         raise InputError("there is no run in 'runs'; name a run's folder")
     for run in [open_run(folder) for folder in found]:
-        table, lines = cluster_status.status(run, slurm.queue(run.cluster) if slurm.available() else None)
+        table, lines = cluster_status.status(run, *slurm.queue_if_known(run.cluster))
         console.print(table)
         for line in lines:
             console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -211,6 +211,21 @@ def test_a_dry_run_prints_scripts_and_calls_and_leaves_nothing(pushpull, no_slur
     assert not (tmp_path / "runs").exists()
 
 
+def test_where_slurm_does_not_answer_the_files_alone_speak(pushpull, slurm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert pushpull(*SUBMIT)[0] == 0
+    (slurm.bin / "squeue").write_text(
+        "#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact controller' >&2\nexit 1\n"
+    )
+    told = "not known: squeue: Unable to contact controller"
+    code, out, err = pushpull("status")
+    assert (code, err, told in out, "33 tasks: none done" in out) == (0, "", True, True)
+    code, out, err = pushpull(*SUBMIT, "--dry-run")
+    assert (code, err, out.count("sbatch --parsable")) == (0, "", 4)
+    assert out.splitlines()[0] == f"# as if nothing were in the queue, which is {told}"
+    refused(pushpull(*SUBMIT), "squeue: Unable to contact controller")
+
+
 def test_what_cannot_be_submitted_is_refused_before_anything_is_written(pushpull, no_slurm, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(pushpull(*SUBMIT), "sbatch and squeue are not on this machine", "pushpull run")

@@ -49,7 +49,7 @@ def queue(scripts: Path) -> dict[Key, Queued]:
     true any more is as good as gone and is left out.
 
     Raises:
-        InputError: SLURM is not here or does not answer.
+        InputError: SLURM does not answer.
     """
     lines = _call("squeue", "--me", "--noheader", "--array", "--format=%F|%K|%T|%r|%o").splitlines()
     found = {}
@@ -59,6 +59,16 @@ def queue(scripts: Path) -> dict[Key, Queued]:
         if script.parent == scripts and number.isdecimal() and reason != _NEVER:
             found[script.stem, int(number)] = Queued(job, state not in _WAITING, reason)
     return found
+
+
+def queue_if_known(scripts: Path) -> tuple[dict[Key, Queued] | None, str]:
+    """Return what `queue` returns and ""; where SLURM is not here or does not answer, None and why."""
+    if not available():
+        return None, "SLURM's commands are not on this machine"
+    try:
+        return queue(scripts), ""
+    except InputError as error:
+        return None, str(error)
 
 
 def sbatch_words(script: Path, numbers: Sequence[int], *, at_once: int | None, after: Sequence[str]) -> list[str]:

@@ -105,7 +105,10 @@ def submit(run: Run, resources: Resources, *, python: str, data: Path | None) ->
 def dry_run(run: Run, resources: Resources, *, python: str, data: Path | None) -> Iterator[str]:
     """Give the text of the scripts and of the commands with which `submit` would submit what is missing."""
     all_tasks = tasks(run)
-    queue = slurm.queue(run.cluster) if slurm.available() else {}
+    known, unknown = slurm.queue_if_known(run.cluster)
+    queue = known or {}
+    if unknown:
+        yield f"# as if nothing were in the queue, which is not known: {unknown}"
     todo = plan(all_tasks, queue)
     jobs = {key: place.job for key, place in queue.items() if key not in todo.withdrawn}
     if todo.withdrawn:
