@@ -4,10 +4,12 @@ import csv
 import hashlib
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from safetensors.torch import load_file
 
 from pushpull_conv.data import load_images
 from pushpull_conv.models import load_checkpoint
+from pushpull_conv.training.callbacks import TrainingProgress
 from pushpull_conv.training.fit import WholeCheckpoints, build, channel_statistics, fit
 from pushpull_conv.training.recipe import load_recipe
 from pushpull_conv.training.variants import VARIANTS
@@ -129,6 +132,19 @@ def test_a_run_that_is_asked_to_stop_says_that_it_is_not_finished(tmp_path):
     process.terminate()
     assert process.wait(60) in (128 + signal.SIGTERM, -signal.SIGTERM)
     assert not (folder / "model.safetensors").exists()
+
+
+def test_the_bar_of_a_long_training_fits_into_a_narrow_terminal():
+    screen = io.StringIO()
+    bar = TrainingProgress("baseline", Console(file=screen, width=80, force_terminal=True, color_system=None))
+    trainer = SimpleNamespace(
+        is_global_zero=True, estimated_stepping_batches=4692, global_step=1234, current_epoch=3, max_epochs=12
+    )
+    bar.on_train_start(trainer, None)
+    bar.on_train_batch_end(trainer, None, {"loss": 2.1, "accuracy": 0.281}, None, 0)
+    bar.on_train_end(trainer, None)
+    assert re.search(r"1234/4692 epoch 4/12  loss 2\.100  accuracy 28\.1% left -:--:--", screen.getvalue())
+    assert "…" not in screen.getvalue()
 
 
 def test_a_checkpoint_replaces_the_last_one_only_when_it_is_whole(tmp_path, monkeypatch):
