@@ -1,6 +1,8 @@
 """The command line: what each command leaves, and the one line that says what was wrong."""
 
+import errno
 import json
+import os
 import pickle
 import re
 import shutil
@@ -245,6 +247,17 @@ def test_data_that_cannot_be_used_is_named(pushpull, cifar_folder, tmp_path, mod
 def results_with(pushpull, model_file, out, *changes):
     call = ["evaluate", model_file, "--data-set", "digits", "--out", out]
     assert pushpull(*call, *changes, "--batch-size", "355")[0] == 0
+
+
+def test_data_of_someone_else_are_named_in_one_line(pushpull, tmp_path, monkeypatch):
+    def scandir(folder):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(folder))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    (tmp_path / "train").mkdir()
+    code, _, err = pushpull("data", "check", tmp_path, "--data-set", "folder")
+    line = f"error: '{tmp_path / 'train'}' may not be used (Permission denied); ask its owner for access\n"
+    assert (code, err) == (2, line)
 
 
 def test_results_made_otherwise_are_not_compared(pushpull, model_file, tmp_path, photo):

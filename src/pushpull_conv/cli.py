@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -79,10 +79,16 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        if os.environ.get("RANK", "0") != "0":
-            time.sleep(10)  # the first of several processes most likely has the same to say, and ends this one
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
-        sys.exit(2)
+        _refuse(str(error))
+    except PermissionError as error:
+        _refuse(f"'{error.filename}' may not be used ({error.strerror}); ask its owner for access")
+
+
+def _refuse(reason: str) -> NoReturn:
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(10)  # the first of several processes most likely has the same to say, and ends this one
+    Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(reason)}", highlight=False)
+    sys.exit(2)
 
 
 @app.callback(invoke_without_command=True)
