@@ -1,7 +1,9 @@
 """The unit inside the rest of PyTorch. Compilation, export and DistributedDataParallel are in ``test_layers.py``."""
 
 import copy
+import io
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from pushpull_conv.layers import PushPullConv2d
 
@@ -58,6 +61,38 @@ def test_onnx_with_dynamic_batch_and_size(settings):
         x = torch.randn(shape)
         (response,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
         np.testing.assert_allclose(response, model(x).detach().numpy(), atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("settings", [{}, {"groups": 3, "out_channels": 9, "avg_kernel_size": 0}])
+def test_the_onnx_exporter_that_was_the_default_before_pytorch_2_9(settings):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    unit = PushPullConv2d(**{"in_channels": 3, "out_channels": 8, "kernel_size": 3, "padding": 1} | settings).eval()
+    names = {"input_names": ["x"], "dynamic_axes": {"x": {0: "batch", 2: "height", 3: "width"}}}
+    file = io.BytesIO()
+    torch.onnx.export(unit, (torch.randn(2, 3, 16, 20),), file, dynamo=False, **names)
+    x = torch.randn(3, 3, 33, 18)
+    (response,) = onnxruntime.InferenceSession(file.getvalue()).run(None, {"x": x.numpy()})
+    np.testing.assert_allclose(response, unit(x).detach().numpy(), atol=1e-4)
+
+
+@pytest.mark.filterwarnings("error", "ignore:.torch.jit.trace:FutureWarning")
+def test_a_trace_serves_other_sizes():
+    model = network().eval()
+    traced = torch.jit.trace(model, torch.randn(2, 3, 16, 16))
+    x = torch.randn(1, 3, 21, 17)
+    torch.testing.assert_close(traced(x), model(x))
+
+
+def test_a_symbolic_trace_has_the_unit_as_one_node():
+    model, x = network(), torch.randn(2, 3, 16, 16)
+    traced = pickle.loads(pickle.dumps(torch.fx.symbolic_trace(model)))
+    assert sum(node.op == "call_function" for node in traced.graph.nodes) == 1
+    assert {name for name, _ in traced.named_parameters()} == {name for name, _ in model.named_parameters()}
+    torch.testing.assert_close(traced(x), model(x))
+    features = create_feature_extractor(model, ["0.push_pull_conv2d"])(x)
+    torch.testing.assert_close(features["0.push_pull_conv2d"], model[0](x))
 
 
 def test_an_exported_graph_needs_only_pytorch():

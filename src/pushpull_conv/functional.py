@@ -78,7 +78,7 @@ def push_pull_conv2d(
     dtype = torch.promote_types(push.dtype, torch.float32)
     with autocast_off(x):
         total = window_sum(batch, weight, stride, padding, dilation, groups, dtype)
-        total = total if groups == 1 else total.repeat_interleave(len(weight) // groups, dim=1)
+        total = total if groups == 1 else total.repeat_interleave(weight.shape[0] // groups, dim=1)
         offset = _offset(weight).flatten().to(dtype)
         shift = None if bias is None else bias.to(dtype)
         response = inhibit(push, total, offset, strength.to(dtype), shift, avg_kernel_size)
@@ -153,9 +153,11 @@ def _per_filter(alpha: float | Tensor, weight: Tensor) -> Tensor:
         if not math.isfinite(alpha):
             raise InputError(f"alpha is {alpha}; allowed: any finite number; 1.0 is the paper's choice")
         return weight.new_full((filters,), alpha, dtype=torch.promote_types(weight.dtype, torch.float32))
-    if alpha.shape not in {(), (1,), (filters,)}:
-        raise InputError(f"alpha has shape {list(alpha.shape)}; allowed: a number or [{filters}], one per filter")
-    return alpha.reshape(-1).expand(filters)
+    try:
+        return alpha.expand(filters)
+    except RuntimeError as error:
+        shape = list(alpha.shape)
+        raise InputError(f"alpha has shape {shape}; allowed: a number or [{filters}], one per filter") from error
 
 
 def _offset(weight: Tensor) -> Tensor:
@@ -201,14 +203,15 @@ def window_sum(
     height, width = weight.shape[2:]
     total = F.pad(x.unflatten(1, (groups, -1)).sum(2, dtype=dtype), _borders(weight, padding, dilation))
     (down, right), (row_gap, column_gap) = _pair(stride), _pair(dilation)
-    rows, columns = _taps(total.shape[2], height, down, row_gap), _taps(total.shape[3], width, right, column_gap)
-    total = functools.reduce(torch.add, (total[:, :, tap] for tap in rows))
-    return functools.reduce(torch.add, (total[:, :, :, tap] for tap in columns))
+    total = functools.reduce(torch.add, (total[:, :, tap] for tap in _taps(height, down, row_gap)))
+    return functools.reduce(torch.add, (total[:, :, :, tap] for tap in _taps(width, right, column_gap)))
 
 
-def _taps(size: int, side: int, step: int, gap: int) -> list[slice]:
+def _taps(side: int, step: int, gap: int) -> list[slice]:
     """Return, for each weight along one side of a kernel, the positions that it meets."""
-    return [slice(tap * gap, size - (side - 1 - tap) * gap, step) for tap in range(side)]
+    weights = range(side)  # before and after each weight there are so many others
+    pairs = zip(weights, reversed(weights), strict=True)
+    return [slice(before * gap, -after * gap or None, step) for before, after in pairs]
 
 
 def autocast_off(x: Tensor) -> AbstractContextManager[object]:

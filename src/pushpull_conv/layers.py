@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from pushpull_conv.errors import InputError
 from pushpull_conv.functional import PaddingMode, check_avg_kernel_size, push_pull_conv2d
 
+torch.fx.wrap("push_pull_conv2d")  # one node of a symbolic trace, as a convolution is
+
 _GEOMETRY = (
     "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode",
 )  # fmt: skip

@@ -54,7 +54,7 @@ def backward(
     if not push.numel():
         return grad_push, grad_total, grad_offset, grad_alpha
     share = window_share(total, avg_kernel_size)
-    mean_total = share * (box_sum(total, avg_kernel_size) if avg_kernel_size > 1 else total)
+    mean_total = share * (box_sum(total, avg_kernel_size, 1) if avg_kernel_size > 1 else total)
     windows = _Windows(push, avg_kernel_size, total.dtype)
     per_filter, strength = offset.view(-1, 1, 1), alpha.view(-1, 1, 1)
     for images, filters in windows.blocks(push):

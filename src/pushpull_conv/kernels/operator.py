@@ -38,7 +38,7 @@ def inhibit(
         The response, of the shape, dtype and memory format of ``push``.
     """
     arguments = push, total, offset, alpha, bias, avg_kernel_size
-    if _has_kernel(push, total) and not _is_transformed(push, total, offset, alpha, bias):
+    if not _is_transformed(push, total, offset, alpha, bias) and _has_kernel(push, total):
         if push.is_cpu and not _needs_gradient(push, total, offset, alpha, bias):
             torch.ops.pushpull_conv.inhibit_(*arguments)  # fresh memory costs about as much as the arithmetic
             return push
