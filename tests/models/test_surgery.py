@@ -153,8 +153,22 @@ def test_an_optimizer_built_before_trains_alpha_only_if_it_is_given(kind):
         assert trained(network, optimizer) == moved
         schedule.step()
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1e-3])
-        restored = kind(network.parameters() if given else list(network.parameters())[1:], lr=1)
-        restored.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("build", [lambda: nn.Conv2d(3, 8, 3), lambda: ScaledStdConv2dSame(3, 8, 3, stride=2)])
+def test_a_given_optimizer_has_alpha_where_one_built_afterwards_has_it(build):
+    """What it stored is loaded by place, so another order would give each parameter the state of another."""
+    network = nn.Sequential(build(), nn.BatchNorm2d(8))
+    optimizer = torch.optim.AdamW(network.named_parameters())
+    swap_first_conv_(network, trainable_alpha=True, optimizer=optimizer)
+    trained(network, optimizer)
+    (group,) = optimizer.param_groups
+    assert group["param_names"] == [name for name, _ in network.named_parameters()]
+    assert all(one is other for one, other in zip(group["params"], network.parameters(), strict=True))
+    restored = torch.optim.AdamW(network.parameters())
+    restored.load_state_dict(optimizer.state_dict())
+    for parameter in network.parameters():
+        assert torch.equal(restored.state[parameter]["exp_avg"], optimizer.state[parameter]["exp_avg"])
 
 
 def test_alpha_joins_the_group_of_its_weight():
@@ -162,7 +176,7 @@ def test_alpha_joins_the_group_of_its_weight():
     groups = [{"params": network[1].parameters()}, {"params": network[0].parameters(), "lr": 0.5}]
     optimizer = torch.optim.SGD(groups, lr=0.1)
     swap_first_conv_(network, trainable_alpha=True, optimizer=optimizer)
-    assert optimizer.param_groups[1]["params"][-1] is network[0].alpha
+    assert any(parameter is network[0].alpha for parameter in optimizer.param_groups[1]["params"])
     assert [len(group["params"]) for group in optimizer.param_groups] == [2, 3]
 
 
@@ -189,6 +203,17 @@ def test_every_torchvision_classifier_has_one_stem():
             network = torchvision.models.get_model(name)
         _, report = swap_first_conv_(network)
         assert report.replaced.in_channels == 3, name
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"), [("convnext_atto", "stem_0"), ("darknet17", "stem_conv1.conv"), ("vit_tiny_patch16_224", None)]
+)
+def test_timms_features_come_from_behind_the_unit(name, stem):
+    network = timm.create_model(name, features_only=True)
+    images = torch.rand(1, 3, 224, 224)
+    shapes = [part.shape for part in network(images)]
+    assert swap_first_conv_(network)[1].name == (stem or "model.patch_embed.proj")
+    assert [part.shape for part in network(images)] == shapes
 
 
 def test_a_plain_network():
@@ -270,9 +295,12 @@ shared = nn.Conv2d(3, 3, 3)
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: nn.Linear(3, 4), "Linear has 0 convolutions and none of 3 or 1 input channels"),
-        (lambda: nn.Sequential(nn.Conv2d(4, 8, 3)), "has 1 convolutions and none of 3 or 1"),
-        (lambda: nn.Sequential(nn.Conv1d(3, 8, 3)), "has 0 convolutions"),
+        (lambda: nn.Linear(3, 4), "Linear has no torch.nn.Conv2d; choose one"),
+        (
+            lambda: nn.Sequential(nn.Conv2d(4, 8, 3)),
+            r"has 1 convolutions and none of 3 or 1 input channels \(0\); say with name= which one",
+        ),
+        (lambda: nn.Sequential(nn.Conv1d(3, 8, 3)), "has no torch.nn.Conv2d"),
         (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)), r"2 convolutions of 3 input channels \(0, 1\)"),
         (
             lambda: swap_first_conv_(nn.Sequential(nn.Conv2d(3, 8, 3)))[0],

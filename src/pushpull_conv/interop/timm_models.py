@@ -102,13 +102,7 @@ def _entrypoint(architecture: str, name: str, avg_kernel_size: int) -> Callable[
         if pretrained:
             _require_weights(architecture, name, config, features_only=kwargs.get("features_only", False))
         network = model_entrypoint(architecture)(pretrained=False, pretrained_cfg=config, **kwargs)
-        swap_first_conv_(
-            network,
-            avg_kernel_size=avg_kernel_size,
-            alpha=alpha,
-            trainable_alpha=trainable_alpha,
-            name=_stem_among_features(network, config.first_conv),
-        )
+        swap_first_conv_(network, avg_kernel_size=avg_kernel_size, alpha=alpha, trainable_alpha=trainable_alpha)
         if pretrained:
             sizes = {"num_classes": network.num_classes, "in_chans": kwargs.get("in_chans", 3)}
             load_pretrained(network, config.to_dict(), **sizes, cache_dir=kwargs.get("cache_dir"))
@@ -128,12 +122,6 @@ def _require_weights(architecture: str, name: str, config: Any, *, features_only
         )
     if features_only:
         raise InputError(f"'{name}' cannot load weights with features_only=True; load them into the whole network")
-
-
-def _stem_among_features(network: nn.Module, first_conv: Any) -> str | None:
-    """The stem's name where timm flattened it to take features out (``stem.0`` to ``stem_0``), None elsewhere."""
-    flat = first_conv.replace(".", "_") if isinstance(first_conv, str) else None
-    return flat if flat in dict(network.named_children()) else None
 
 
 for _architecture in ARCHITECTURES:

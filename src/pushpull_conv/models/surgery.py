@@ -92,7 +92,7 @@ avg_kernel_size=5, alpha=1)
     group = _group_of(optimizer, conv.weight) if optimizer is not None else None
     unit = kind.from_conv2d(conv, avg_kernel_size=avg_kernel_size, alpha=alpha, trainable_alpha=trainable_alpha)
     if group is not None and trainable_alpha:
-        group["params"].append(unit.alpha)
+        _add_alpha(group, conv, unit.alpha, place)
     return replace_module_(model, place, unit), SwapReport(place, conv, unit)
 
 
@@ -154,9 +154,11 @@ def _only_conv_of_an_image(model: nn.Module, convs: dict[str, nn.Conv2d]) -> str
             )
         if names:
             return names[0]
+    if not convs:
+        raise InputError(f"model {type(model).__name__} has no torch.nn.Conv2d; choose one whose first layer is one")
     raise InputError(
-        f"model {type(model).__name__} has {len(convs)} convolutions and none of 3 or 1 input channels; "
-        "call swap_first_conv_ on a network whose first layer is a torch.nn.Conv2d that takes the image"
+        f"model {type(model).__name__} has {len(convs)} convolutions and none of 3 or 1 input channels "
+        f"({_some(convs)}); say with name= which one takes the image"
     )
 
 
@@ -170,13 +172,18 @@ def _named_stem(model: nn.Module, names: tuple[str, ...]) -> str:
             f"model {type(model).__name__} has {len(names)} first convolutions ({_some(names)}), side by side; "
             "swap each with name=, or one of them if that is what you mean"
         )
-    modules = dict(model.named_modules())
-    if names[0] not in modules:
+    # timm's networks that give features (features_only) keep stem.0 as stem_0 or as model.stem.0.
+    places = {_flat(place.removeprefix("model.")): place for place, _ in model.named_modules()}
+    if _flat(names[0]) not in places:
         raise InputError(
             f"model {type(model).__name__} names '{names[0]}' as its first convolution and has no such module; "
             "set pretrained_cfg['first_conv'] to the right name"
         )
-    return names[0]
+    return places[_flat(names[0])]
+
+
+def _flat(name: str) -> str:
+    return name.replace(".", "_")
 
 
 def _some(names: Iterable[str]) -> str:
@@ -201,6 +208,15 @@ def _group_of(optimizer: Optimizer, weight: Tensor) -> dict[str, Any]:
         f"optimizer {type(optimizer).__name__} does not train the first convolution; give the one that was built from "
         "this network's parameters, or none"
     )
+
+
+def _add_alpha(group: dict[str, Any], conv: nn.Conv2d, alpha: Tensor, place: str) -> None:
+    """Put ``alpha`` after the weight and bias, where an optimizer built after the swap has it, so that states fit."""
+    parameters = group["params"]
+    after = 1 + max(i for i, known in enumerate(parameters) if known is conv.weight or known is conv.bias)
+    parameters.insert(after, alpha)
+    if "param_names" in group:  # an optimizer of model.named_parameters()
+        group["param_names"].insert(after, f"{place}.alpha".removeprefix("."))
 
 
 def _why_special(conv: nn.Module, of_timm: bool) -> str | None:
