@@ -94,6 +94,35 @@ def test_a_failed_save_leaves_the_old_file(checkpoint, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda network: setattr(network, "fc", nn.Linear(64, 2)),
+            r"'fc.weight' is \[3, 64\] there and \[2, 64\] here",
+        ),
+        (lambda network: delattr(network.conv1, "alpha"), r"'conv1.alpha' is \[16\] there and absent here"),
+        (lambda network: setattr(network, "more", nn.Linear(1, 1)), "'more.weight' is absent there"),
+    ],
+)
+def test_a_network_that_the_spec_does_not_build_is_not_stored(checkpoint, change, message):
+    path, classifier = checkpoint
+    before = path.read_bytes()
+    change(classifier.network)
+    with pytest.raises(InputError, match=message):
+        save_checkpoint(path, classifier, SPEC)
+    assert path.read_bytes() == before
+
+
+def test_saving_leaves_the_random_generator_alone(tmp_path):
+    spec = ModelSpec(
+        "torchvision:regnet_y_400mf", 2, None, None, (0.5,) * 3, (0.5,) * 3
+    )  # not to be built without memory
+    classifier, state = spec.build(), torch.get_rng_state()
+    save_checkpoint(tmp_path / "model.safetensors", classifier, spec)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
     "prefix", ["", "module.", "model.network.", "model.module.network.", "model._orig_mod.network."]
 )
 @pytest.mark.parametrize("form", ["plain.pt", "lightning.ckpt", "legacy.pth", "tensors.safetensors"])

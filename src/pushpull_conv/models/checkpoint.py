@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pushpull_conv.errors import InputError, require_module
 from pushpull_conv.files import atomic_write
 from pushpull_conv.models.classifier import Classifier
-from pushpull_conv.models.create import create_model
+from pushpull_conv.models.create import create_model, create_without_memory
 
 _METADATA_KEY = "pushpull_conv"
 # What Lightning, DistributedDataParallel, torch.compile and Classifier put before a network's own names.
@@ -54,10 +54,10 @@ class ModelSpec:
 
     def build(self) -> Classifier:
         """Create the classifier with freshly drawn weights."""
-        network = create_model(
-            self.name, num_classes=self.num_classes, stem=self.stem, pushpull=self.pushpull, layer=self.layer
-        )
-        return Classifier(network, self.mean, self.std)
+        return Classifier(create_model(self.name, **self._architecture()), self.mean, self.std)
+
+    def _architecture(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("num_classes", "stem", "pushpull", "layer")}
 
 
 def save_checkpoint(path: StrPath, classifier: Classifier, spec: ModelSpec) -> None:
@@ -70,7 +70,8 @@ def save_checkpoint(path: StrPath, classifier: Classifier, spec: ModelSpec) -> N
         spec: How to build the classifier again; stored as JSON in the file's metadata.
 
     Raises:
-        InputError: The folder cannot be written.
+        InputError: The spec builds another network, from which the file could not be loaded; or the folder cannot be
+            written.
 
     Example:
         >>> import tempfile
@@ -87,8 +88,25 @@ def save_checkpoint(path: StrPath, classifier: Classifier, spec: ModelSpec) -> N
         name: _at_most_single(value).detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in network.state_dict().items()
     }
+    _require_fit(tensors, spec)
     with atomic_write(path) as temporary:
         safetensors.save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(asdict(spec))})
+
+
+def _require_fit(tensors: Mapping[str, Tensor], spec: ModelSpec) -> None:
+    with torch.random.fork_rng(devices=[]):  # some networks cannot be built without drawing their weights
+        network = create_without_memory(spec.name, **spec._architecture())
+    expected, given = (
+        {name: [*value.shape] for name, value in state.items()} for state in (network.state_dict(), tensors)
+    )
+    differing = [name for name in expected | given if expected.get(name) != given.get(name)]
+    if differing:
+        name = differing[0]
+        raise InputError(
+            f"spec builds another network than the classifier's: '{name}' is {expected.get(name, 'absent')} there and "
+            f"{given.get(name, 'absent')} here; give the spec that fits (num_classes, pushpull, layer), or the file "
+            "could not be loaded"
+        )
 
 
 def _at_most_single(value: Tensor) -> Tensor:
