@@ -121,6 +121,25 @@ class Watch(nn.Module):
         return logits
 
 
+def test_it_runs_in_a_trainer_of_pytorch_lightning(digits):
+    other = pytest.importorskip("pytorch_lightning")
+
+    class Foreign(other.LightningModule):
+        forward = Module.forward
+        training_step, configure_optimizers = Module.training_step, Module.configure_optimizers
+
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(192, 10))
+            self.frozen = nn.Identity()
+
+    callback = CorruptionBenchmark(digits, corruptions=["fog"], severities=[1], mean=MEAN, std=STD)
+    quiet = dict.fromkeys(["logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"], False)
+    trainer = other.Trainer(max_epochs=1, accelerator="cpu", callbacks=[callback], **quiet)
+    trainer.fit(Foreign(), DataLoader(TensorDataset(digits.images / 255, digits.labels), batch_size=20))
+    assert {"clean_error", "mean_error"} <= trainer.callback_metrics.keys()
+
+
 def test_a_checkpoint_can_follow_it(tmp_path, digits):
     best = ModelCheckpoint(tmp_path, monitor="mean_error", save_on_train_epoch_end=True)
     callback = CorruptionBenchmark(digits, corruptions=["fog"], severities=[1], mean=MEAN, std=STD)

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import Precision
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 
 from pushpull_conv.benchmark import corruption_errors, evaluate, suite_of
@@ -16,6 +15,9 @@ from pushpull_conv.corruptions import CORRUPTIONS, FrostTextures, load_frost
 from pushpull_conv.data import ImageSource
 from pushpull_conv.errors import InputError
 from pushpull_conv.models import Classifier
+
+# By name, because pytorch_lightning has its own; by the exact one, because a subclass may split the model.
+_STRATEGIES = ("SingleDeviceStrategy", "DDPStrategy")
 
 
 class CorruptionBenchmark(Callback):
@@ -93,10 +95,11 @@ class CorruptionBenchmark(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a strategy under which processes cannot classify on their own."""
-        if type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):  # a subclass may split the model
+        strategy = type(trainer.strategy).__name__
+        if strategy not in _STRATEGIES:
             raise InputError(
-                f"CorruptionBenchmark cannot run under {type(trainer.strategy).__name__}; use one device or DDP, or "
-                "evaluate the finished model"
+                f"CorruptionBenchmark cannot run under {strategy}; use one device or DDP, or evaluate the finished "
+                "model"
             )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
