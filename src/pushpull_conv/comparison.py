@@ -137,9 +137,9 @@ def folders_with_results(folder: Path) -> list[Path]:
 
 
 def _stem_kernels(classifier: Classifier) -> tuple[Tensor, Tensor] | None:
-    """Return weight and alpha of the first push-pull unit, None where there is none."""
+    """Return push kernels and alpha of the first push-pull unit, None where there is none."""
     unit = _first_unit(classifier)
-    return None if unit is None else (unit.weight.detach(), unit.alpha.detach())
+    return None if unit is None else (unit.push_kernel().detach(), unit.alpha.detach())
 
 
 def _inhibition(classifier: Classifier) -> Tensor | None:

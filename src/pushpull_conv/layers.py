@@ -121,12 +121,9 @@ class PushPullConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``[N, C, H, W]`` or ``[C, H, W]`` to the response that `push_pull_conv2d` defines."""
-        return self._respond(input, self.weight)
-
-    def _respond(self, input: Tensor, weight: Tensor) -> Tensor:
         return push_pull_conv2d(
             input,
-            weight,
+            self.push_kernel(),
             self.bias,
             self.alpha,
             avg_kernel_size=self.avg_kernel_size,
@@ -136,6 +133,10 @@ class PushPullConv2d(nn.Conv2d):
             groups=self.groups,
             padding_mode=self.padding_mode,
         )
+
+    def push_kernel(self) -> Tensor:
+        """Return the kernels ``[O, C / groups, kh, kw]`` of the convolution, here ``weight`` itself."""
+        return self.weight
 
     def reset_parameters(self) -> None:
         """Draw the weights afresh, as in `torch.nn.Conv2d`, and set ``alpha`` as at construction."""

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import scipy.signal
 import torch
+from timm.layers import StdConv2d
 
 from pushpull_conv.functional import pull_kernel
 from pushpull_conv.layers import PushPullConv2d
+from pushpull_conv.models import swap_first_conv_
 from pushpull_conv.report.explanation import explanation_figure, rectified_responses, spectrum
 
 
@@ -72,10 +74,36 @@ def test_the_rows_are_the_most_inhibited_filters_and_show_their_maps(unit):
         for picture, expected in zip(shown, (push[i], inhibition[i], push[i] - inhibition[i]), strict=True):
             assert picture == pytest.approx(expected.numpy(), abs=1e-6)
         low, high = row[4].images[0].get_clim()
-        assert -low == high == max(push[i].max(), inhibition[i].max())
+        assert -low == high == pytest.approx(max(np.abs(picture).max() for picture in shown))
         pair = [np.asarray(axes.images[0].get_array()) for axes in row[:2]]
         assert pair[0] + pair[1] == pytest.approx(np.ones((3, 3, 3)), abs=1e-6)
         assert max(axes.images[0].get_array().max() for axes in row[2:4]) == 0
+
+
+def test_an_excitation_is_not_cut_off(unit):
+    """A negative alpha adds the pull response, so the difference is stronger than the push response."""
+    with torch.no_grad():
+        unit.alpha.fill_(-3)
+    row = panels(explanation_figure(unit, PHOTO, X, filters=1))[1][0]
+    difference = np.asarray(row[6].images[0].get_array())
+    assert difference.max() > np.asarray(row[4].images[0].get_array()).max()
+    assert row[6].images[0].get_clim()[1] == pytest.approx(difference.max())
+
+
+def test_the_kernels_are_those_that_are_convolved():
+    """timm standardises the weights with a batch normalisation over the filters."""
+    torch.manual_seed(0)
+    conv = StdConv2d(3, 1, 3)
+    with torch.no_grad():
+        conv.weight += 1
+    weight = torch.nn.functional.batch_norm(conv.weight.detach().view(1, 1, -1), None, None, training=True)
+    expected = spectrum(weight.view(3, 3, 3))
+    row = panels(explanation_figure(swap_first_conv_(conv)[0], PHOTO, X, filters=1))[1][0]
+    drawn = np.asarray(row[2].images[0].get_array())
+    within = drawn > -40
+    decibels = 10 * np.log10(expected / expected.max())
+    assert (drawn - drawn.max())[within] == pytest.approx(decibels[within], abs=0.1)
+    assert within.mean() > 0.9
 
 
 def test_every_alpha_is_in_the_histogram(unit):

@@ -61,10 +61,15 @@ class TimmPushPullConv2d(PushPullConv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``[N, C, H, W]`` to the response that `push_pull_conv2d` defines over the prepared input and weights."""
-        return self._respond(
-            self._padded(input) if self.pads_same else input,
-            self.weight if self.epsilon is None else self._standardised_weight(self.epsilon),
-        )
+        return super().forward(self._padded(input) if self.pads_same else input)
+
+    def push_kernel(self) -> Tensor:
+        """Return the kernels of the convolution, standardised and scaled as timm does."""
+        if self.epsilon is None:
+            return self.weight
+        variance, mean = torch.var_mean(self.weight, (1, 2, 3), correction=0, keepdim=True)
+        weight = (self.weight - mean) * torch.rsqrt(variance + self.epsilon)
+        return weight if self.gain is None else weight * (self.gain * self.scale)
 
     def _padded(self, input: Tensor) -> Tensor:
         borders: list[int] = []
@@ -73,8 +78,3 @@ class TimmPushPullConv2d(PushPullConv2d):
             total = max((math.ceil(size / self.stride[axis]) - 1) * self.stride[axis] + reach + 1 - size, 0)
             borders += [total // 2, total - total // 2]
         return F.pad(input, borders)
-
-    def _standardised_weight(self, epsilon: float) -> Tensor:
-        variance, mean = torch.var_mean(self.weight, (1, 2, 3), correction=0, keepdim=True)
-        weight = (self.weight - mean) * torch.rsqrt(variance + epsilon)
-        return weight if self.gain is None else weight * (self.gain * self.scale)

@@ -75,7 +75,7 @@ def spectrum(kernel: Tensor) -> np.ndarray:
 
 
 def _draw_filters(figure: SubFigure, unit: PushPullConv2d, push: Tensor, pull: Tensor, shown: list[int]) -> None:
-    weight = unit.weight.detach()
+    weight = unit.push_kernel().detach()
     pulling = pull_kernel(weight)
     panels = figure.subplots(len(shown), len(_COLUMNS), squeeze=False)
     for axes, name in zip(panels[0], _COLUMNS, strict=True):
@@ -106,8 +106,9 @@ def _draw_spectra(panels: np.ndarray, push: np.ndarray, pull: np.ndarray, *, lab
 
 def _draw_responses(panels: np.ndarray, push: np.ndarray, pull: np.ndarray) -> None:
     """Draw the three maps on the scale of the strongest response; blue is below zero."""
-    reach = float(max(push.max(), pull.max(), np.finfo(np.float32).tiny))
-    for axes, response in zip(panels, (push, pull, push - pull), strict=True):
+    responses = push, pull, push - pull
+    reach = max(float(np.abs(responses).max()), float(np.finfo(np.float32).tiny))
+    for axes, response in zip(panels, responses, strict=True):
         axes.imshow(response, cmap="RdBu_r", vmin=-reach, vmax=reach, interpolation="none")
         _bare(axes)
 
