@@ -71,7 +71,8 @@ def table(side: int, names: list[str], rounds: int) -> None:
     for name in names:
         calls = [peer(photographs[: PEER_BATCH[side]], name), ours(photographs, name, "imagenet")]
         calls += [ours(photographs, name, "cifar")] * (side == 32)
-        calls += [second_peer(photographs[: PEER_BATCH[side]], name)] * (uncertainty is not None)
+        if uncertainty is not None:
+            calls.append(second_peer(photographs[: PEER_BATCH[side]], name))
         times = compare(calls, rounds)
         medians.append([middle for _, middle, _ in times])
         cells = [f"{middle:.3g} ({low:.3g}–{high:.3g})" if middle == middle else "fails" for low, middle, high in times]

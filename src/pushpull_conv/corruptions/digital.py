@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
-from pushpull_conv.corruptions import jpeg, operators, pixelate
+from pushpull_conv.corruptions import operators
+from pushpull_conv.corruptions.jpeg import jpeg, jpeg_part
 from pushpull_conv.corruptions.kernel import Draws, Kernel, no_draws, to_uint8
+from pushpull_conv.corruptions.pixelate import pixelate, pixelate_part
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.corruptions.spec import Parameters
 
@@ -107,18 +109,18 @@ def apply_elastic_transform(images: Tensor, parameters: Parameters, draws: Draws
 def apply_pixelate(images: Tensor, parameters: Parameters, draws: Draws) -> Tensor:
     """Shrink and enlarge."""
     (kept,) = parameters
-    return pixelate.pixelate(images, kept)
+    return pixelate(images, kept)
 
 
 def apply_jpeg_compression(images: Tensor, parameters: Parameters, draws: Draws) -> Tensor:
     """Compress and restore."""
     (quality,) = parameters
-    return jpeg.jpeg(images, int(quality))
+    return jpeg(images, int(quality))
 
 
 KERNELS = {
     "contrast": Kernel(no_draws, apply_contrast),
     "elastic_transform": Kernel(sample_elastic_transform, apply_elastic_transform),
-    "pixelate": Kernel(no_draws, apply_pixelate, pixelate.uses_pillow),
-    "jpeg_compression": Kernel(no_draws, apply_jpeg_compression, jpeg.uses_pillow),
+    "pixelate": Kernel(no_draws, apply_pixelate, pixelate_part),
+    "jpeg_compression": Kernel(no_draws, apply_jpeg_compression, jpeg_part),
 }

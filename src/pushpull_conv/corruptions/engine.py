@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pushpull_conv.corruptions import blur, digital, noise, spatter, weather
 from pushpull_conv.corruptions.frost import FrostTextures, load_frost
-from pushpull_conv.corruptions.jpeg import jpeg, uses_pillow
+from pushpull_conv.corruptions.jpeg import jpeg, jpeg_part
 from pushpull_conv.corruptions.kernel import Draws, Kernel, no_draws
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.corruptions.spec import CORRUPTIONS, EXTRA_CORRUPTIONS, PROFILES, SEVERITIES, parameters
@@ -23,8 +23,6 @@ KERNELS: Mapping[str, Kernel] = {
 }
 _NAMES = CORRUPTIONS + EXTRA_CORRUPTIONS
 _SMALLEST_SIDE = 32
-# Pixels worked on at a time: what fits a processor's cache, and what keeps a GPU busy in bounded memory.
-_CHUNK = {"cpu": 2**15, "cuda": 2**22}
 
 
 def corrupt(
@@ -90,8 +88,10 @@ def corrupt(
     kernel = KERNELS[name]
     number = _NAMES.index(name)
     result = torch.empty_like(images)
-    whole = kernel.one_by_one(images)
-    for part, places, output in zip(*(_parts(each, images, whole) for each in (images, index, result)), strict=True):
+    if not len(images):
+        return result
+    size = kernel.part(images)
+    for part, places, output in zip(images.split(size), index.split(size), result.split(size), strict=True):
         draws: Draws = ()
         if kernel.sample is not no_draws:
             random = Random.for_images(places.to(images.device), seed=seed, corruption=number, severity=severity)
@@ -123,18 +123,12 @@ def recompress(images: Tensor, quality: int) -> Tensor:
     if quality not in range(1, 101):
         raise InputError(f"quality is {quality!r}; allowed are the integers from 1 to 100")
     result = torch.empty_like(images)
-    whole = uses_pillow(images)
-    for part, output in zip(_parts(images, images, whole), _parts(result, images, whole), strict=True):
+    if not len(images):
+        return result
+    size = jpeg_part(images)
+    for part, output in zip(images.split(size), result.split(size), strict=True):
         output.copy_(jpeg(part, quality))
     return result
-
-
-def _parts(tensor: Tensor, images: Tensor, whole: bool) -> tuple[Tensor, ...]:
-    """Split a batch into parts that fit the caches of the device, unless it is to stay whole."""
-    if not len(tensor):
-        return ()
-    pixels = _CHUNK["cpu" if images.device.type == "cpu" else "cuda"]
-    return (tensor,) if whole else tensor.split(max(1, pixels // images[0, 0].numel()))
 
 
 def _check_images(images: Tensor) -> None:

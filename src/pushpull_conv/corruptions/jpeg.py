@@ -15,6 +15,7 @@ from PIL import Image, features
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pushpull_conv.corruptions.kernel import usual_part
 from pushpull_conv.corruptions.pillow import map_pictures
 
 _LUMA = (
@@ -130,11 +131,15 @@ def jpeg(images: Tensor, quality: int) -> Tensor:
         >>> jpeg(torch.full((1, 3, 16, 16), 100, dtype=torch.uint8), 50).unique()
         tensor([100], dtype=torch.uint8)
     """
-    return _by_pillow(images, quality) if uses_pillow(images) else by_arithmetic(images, quality)
+    return _by_pillow(images, quality) if _uses_pillow(images) else by_arithmetic(images, quality)
 
 
-def uses_pillow(images: Tensor) -> bool:
-    """Whether Pillow compresses such images, one by one."""
+def jpeg_part(images: Tensor) -> int:
+    """How many images `jpeg` is best given at a time: all where Pillow takes them one by one."""
+    return len(images) if _uses_pillow(images) else usual_part(images)
+
+
+def _uses_pillow(images: Tensor) -> bool:
     return images.is_cpu and _HAS_TURBO and images[:1, :1].numel() >= _LARGE
 
 

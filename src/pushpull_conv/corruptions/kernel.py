@@ -16,18 +16,32 @@ def no_draws(random: Random, images: Tensor, parameters: Any) -> Draws:
     return ()
 
 
+def usual_part(images: Tensor) -> int:
+    """How many images fit a processor's cache, or keep a GPU busy in bounded memory."""
+    return _part(images, cpu=2**15)
+
+
+def larger_part(images: Tensor) -> int:
+    """The same for a corruption of many small steps, whose calls cost as much as their arithmetic."""
+    return _part(images, cpu=3 * 2**16)
+
+
+def _part(images: Tensor, *, cpu: int) -> int:
+    pixels = cpu if images.is_cpu else 2**22
+    return max(1, pixels // (images.shape[2] * images.shape[3]))
+
+
 class Kernel(NamedTuple):
     """The two steps of one corruption.
 
     ``sample(random, images, parameters) -> draws`` makes everything random and ``apply(images, parameters, draws)`` is
     a pure function, so that draws from elsewhere can be applied as well. Images are uint8 ``[B, 3, H, W]``, parameters
-    are an entry of the severity table. ``one_by_one(images)``: whether ``apply`` takes such images one by one, so that
-    nothing is gained by giving it a batch in parts.
+    are an entry of the severity table. ``part(images)`` is how many of the images both steps are given at a time.
     """
 
     sample: Callable[[Random, Tensor, Any], Draws]
     apply: Callable[[Tensor, Any, Draws], Tensor]
-    one_by_one: Callable[[Tensor], bool] = lambda images: False
+    part: Callable[[Tensor], int] = usual_part
 
 
 def to_uint8(values: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from pushpull_conv.corruptions import operators
+from pushpull_conv.corruptions.kernel import usual_part
 from pushpull_conv.corruptions.pillow import map_pictures
 
 _LARGE = 64 * 64  # pixels from which Pillow is faster
@@ -26,11 +27,15 @@ def pixelate(images: Tensor, kept: float) -> Tensor:
         >>> pixelate(torch.tensor([[[[0, 2, 8, 4]] * 4] * 3], dtype=torch.uint8), 0.5)[0, 0, 0]
         tensor([1, 1, 6, 6], dtype=torch.uint8)
     """
-    return _by_pillow(images, kept) if uses_pillow(images) else by_arithmetic(images, kept)
+    return _by_pillow(images, kept) if _uses_pillow(images) else by_arithmetic(images, kept)
 
 
-def uses_pillow(images: Tensor) -> bool:
-    """Whether Pillow shrinks such images, one by one."""
+def pixelate_part(images: Tensor) -> int:
+    """How many images `pixelate` is best given at a time: all where Pillow takes them one by one."""
+    return len(images) if _uses_pillow(images) else usual_part(images)
+
+
+def _uses_pillow(images: Tensor) -> bool:
     return images.is_cpu and images[:1, :1].numel() >= _LARGE
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pushpull_conv.corruptions import operators
-from pushpull_conv.corruptions.kernel import Draws, Kernel, to_uint8
+from pushpull_conv.corruptions.kernel import Draws, Kernel, larger_part, to_uint8
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.corruptions.spec import Parameters
 
@@ -165,4 +165,4 @@ def _emboss(levels: Tensor) -> Tensor:
     return _mean3(lit).round_()
 
 
-KERNELS = {"spatter": Kernel(sample_spatter, apply_spatter)}
+KERNELS = {"spatter": Kernel(sample_spatter, apply_spatter, larger_part)}

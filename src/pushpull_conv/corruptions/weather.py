@@ -8,7 +8,7 @@ from torch import Tensor
 from pushpull_conv.corruptions import operators
 from pushpull_conv.corruptions.blur import trail
 from pushpull_conv.corruptions.frost import FrostTextures
-from pushpull_conv.corruptions.kernel import Draws, Kernel, no_draws, to_uint8
+from pushpull_conv.corruptions.kernel import Draws, Kernel, larger_part, no_draws, to_uint8
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.corruptions.spec import Parameters
 
@@ -134,9 +134,9 @@ def apply_saturate(images: Tensor, parameters: Parameters, draws: Draws) -> Tens
 
 
 KERNELS = {
-    "snow": Kernel(sample_snow, apply_snow),
-    "frost": Kernel(sample_frost, apply_frost),
-    "fog": Kernel(sample_fog, apply_fog),
+    "snow": Kernel(sample_snow, apply_snow, larger_part),
+    "frost": Kernel(sample_frost, apply_frost, larger_part),
+    "fog": Kernel(sample_fog, apply_fog, larger_part),
     "brightness": Kernel(no_draws, apply_brightness),
     "saturate": Kernel(no_draws, apply_saturate),
 }

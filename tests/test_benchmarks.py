@@ -1,0 +1,38 @@
+"""The scripts that measure speed run, each at its smallest; what they measure is no test's."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def printed_by(script, *arguments):
+    command = [sys.executable, ROOT / "benchmarks" / script, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+
+
+def test_corruptions_beside_their_peer():
+    pytest.importorskip("imagecorruptions")
+    table = printed_by("corruptions.py", "--sides", "32", "--rounds", "2", "--names", "contrast")
+    (row,) = [line for line in table.splitlines() if line.startswith("| contrast |")]
+    assert "imagecorruptions / ours" in table
+    assert " cores" in table
+    assert row.count(" x |") == 2  # the ratio and the memory
+    assert "fails" not in row
+
+
+def test_augmentations_at_both_sizes():
+    table = printed_by("augmentations.py", "--rounds", "2")
+    assert sum(line.startswith("| PRIME |") for line in table.splitlines()) == 1
+    assert " cores" in table
+
+
+@pytest.mark.data
+@pytest.mark.skipif("PUSHPULL_DATA" not in os.environ, reason="PUSHPULL_DATA does not name the folder of the data sets")
+def test_where_the_time_of_a_benchmark_goes():
+    folder = Path(os.environ["PUSHPULL_DATA"], "cifar10")
+    assert "Extrapolated to cells of 10000 images" in printed_by("evaluate.py", "--data", folder, "--images", "8")
