@@ -32,16 +32,16 @@ def forward(
         block, out = push[images, filters], response[images, filters]
         torch.addcmul(block, offset[filters], total[images], value=-1, out=windows.input(block))
         inhibition = windows.sum(block).clamp_max_(0)  # still to be scaled, and negative
-        excited = block.relu()
+        torch.clamp_min(block, 0, out=out)  # excitation
         if bias is None and push.dtype == total.dtype:
-            torch.addcmul(excited, inhibition, strength[filters], out=out)
+            out.addcmul_(inhibition, strength[filters])
             continue
         inhibition *= strength[filters]
         if push.dtype == torch.float16:
             inhibition.clamp_(-FLOAT16_MAX, FLOAT16_MAX)
         if bias is not None:
             inhibition += bias[filters].view(-1, 1, 1)
-        torch.add(excited, inhibition, out=out)
+        out += inhibition
 
 
 def backward(
