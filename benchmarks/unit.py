@@ -6,7 +6,7 @@ At the stem of a ResNet-50 and of a CIFAR network, forward and forward + backwar
 in a stem), on one CPU thread, and on CUDA in bfloat16 and channels-last where there is a GPU, there also at a batch of
 256 and in whole training steps of a ResNet-50. In every round each form runs once, in turn; its ratio is to the
 `nn.Conv2d` of the same round. Printed: the median of the ratios and the middle half of them. On a CPU the time is that
-of the processor, which other work on the machine lengthens least.
+of the processor, which other work on the machine lengthens least, and freed memory is kept for the next tensor.
 
 Memory is what one forward leaves for its backward (every saved tensor once, and the response), and on CUDA the peak
 of forward + backward; both in MB.
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from machine import hardware
+from machine import hardware, keep_memory
 from torch import Tensor, nn
 
 from pushpull_conv import PushPullConv2d, swap_first_conv_
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_memory()
     print(f"{hardware()}, one thread of them; {options.rounds} rounds\n")
     print("| device | stem | avg | form | forward | forward + backward | saved | peak |")
     print("|---|---|--:|---|--:|--:|--:|--:|")
