@@ -33,6 +33,7 @@ CONVOLUTIONS = [
     (SurroundSuppressedConv2d, {"sigma": 0.4, "trainable_alpha": True}),
     (VariedPushPullConv2d, {"avg_kernel_sizes": (1, 3), "pull_constant": "channel"}),
     (VariedPushPullConv2d, {"trainable_alpha": True, "alpha_limit": 0.8}),
+    (VariedPushPullConv2d, {"blur_kernel_size": 3}),
 ]
 GEOMETRIES = [
     {"kernel_size": 3, "stride": 2, "padding": 1},
@@ -231,6 +232,18 @@ def test_the_varied_unit_is_its_formula_by_scipy(stride):
         assert layer(x)[o].detach().numpy() == pytest.approx(expected + layer.bias[o].item(), abs=1e-10)
 
 
+@pytest.mark.parametrize("side", [2, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_with_a_blur_the_varied_unit_is_the_unit_on_blurred_responses(stride, side):
+    layer = VariedPushPullConv2d(3, 4, 3, stride, padding=1, alpha=0.7, blur_kernel_size=side).double()
+    x = double(2, 3, 12, 14)
+    push, pull = (BlurredConv2d(3, 4, 3, stride, padding=1, bias=False, blur_kernel_size=side).double() for _ in "12")
+    push.weight.data, pull.weight.data = layer.weight.detach(), layer.pull_kernel().detach()
+    averaged = nn.functional.avg_pool2d(pull(x), 5, 1, 2, count_include_pad=False)
+    torch.testing.assert_close(layer(x), push(x).relu() - 0.7 * averaged.relu() + layer.bias.view(-1, 1, 1))
+    assert not any("filter" in name for name in layer.state_dict())
+
+
 @pytest.mark.parametrize(("kind", "settings"), CONVOLUTIONS)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_shapes_and_parameters_are_those_of_the_convolution(kind, settings, geometry):
@@ -375,6 +388,8 @@ def test_compiles_to_one_graph_and_describes_itself(kind, settings):
         (lambda: VariedPushPullConv2d(3, 4, 3, avg_kernel_sizes=()), "avg_kernel_sizes is empty"),
         (lambda: VariedPushPullConv2d(3, 4, 3, avg_kernel_sizes=(3, 4)), "avg_kernel_size is 4; allowed: 0 or an odd"),
         (lambda: VariedPushPullConv2d(3, 4, 3, pull_constant="pixel"), "unknown pull_constant 'pixel'"),
+        (lambda: VariedPushPullConv2d(3, 4, 3, blur_kernel_size=8), "blur kernel_size is 8; allowed: 2 to 7"),
+        (lambda: VariedPushPullConv2d(3, 4, 3, (1, 2), blur_kernel_size=3), r"stride is \(1, 2\); allowed: the same"),
         (lambda: VariedPushPullConv2d(3, 4, 3, alpha_limit=1.0), "alpha_limit is 1.0; it limits a learned alpha"),
         (lambda: VariedPushPullConv2d(3, 4, 3, trainable_alpha=True, alpha_limit=0.0), "alpha_limit is 0.0"),
     ],

@@ -98,11 +98,23 @@ def test_the_varied_unit_goes_where_patterns_say_and_with_a_blur():
     network = create_model("resnet20", num_classes=3, layer=layer)
     varied = [name for name, module in network.named_modules() if isinstance(module, VariedPushPullConv2d)]
     assert varied == ["conv1", "layer1.0.conv1", "layer1.1.conv1", "layer1.2.conv1", "layer2.0.conv2"]
-    blurred = create_model("resnet18", num_classes=3, layer={"kind": "varied-push-pull", "blur_kernel_size": 3})
+    blurred = create_model("resnet18", num_classes=3, layer={"kind": "varied-push-pull", "blur": "blurpool"})
     assert isinstance(blurred.conv1, VariedPushPullConv2d)
     assert blurred.conv1.stride == (1, 1)  # the subsampling moved into the blurs
     assert isinstance(blurred.layer2[0].conv2, BlurPoolConv2d)
     assert blurred(torch.randn(1, 3, 64, 64)).shape == (1, 3)
+
+
+def test_the_varied_unit_is_blurred_where_its_convolution_would_be():
+    layer = {"kind": "varied-push-pull", "where": ["layer1.0.conv1", "layer2.0.conv1"]}
+    layer |= {"blur": "blurred-conv", "blur_kernel_size": 5}
+    network = create_model("resnet20", num_classes=3, layer=layer)
+    units = {name: module for name, module in network.named_modules() if isinstance(module, VariedPushPullConv2d)}
+    assert {name: unit.blur_kernel_size for name, unit in units.items()} == {
+        "conv1": 5, "layer1.0.conv1": None, "layer2.0.conv1": 5,
+    }  # fmt: skip
+    assert isinstance(network.layer3[0].conv1, BlurredConv2d)
+    assert isinstance(network.layer2[0].subsample, BlurPool2d)
 
 
 @pytest.mark.parametrize("kind", LAYER_KINDS)

@@ -50,11 +50,11 @@ class BlurPool2d(nn.Module):
 
     def reset_parameters(self) -> None:
         """Fill the filter; for a module that was made on the meta device."""
-        _fill_binomial(self.filter)
+        fill_binomial(self.filter)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N, C, H, W]`` or ``[C, H, W]`` to the same with ``ceil(H / stride)`` rows and so many columns."""
-        return _blur(x, self.filter, self.stride)
+        return blur(x, self.filter, self.stride)
 
     def extra_repr(self) -> str:
         """Describe filter and stride."""
@@ -71,7 +71,7 @@ class _BinomialConv2d(ReplacementConv2d):
         register_filter(self, "filter", self.blur_kernel_size, like)
 
     def _reset_tensors(self) -> None:
-        _fill_binomial(self.filter)
+        fill_binomial(self.filter)
 
 
 class BlurPoolConv2d(_BinomialConv2d):
@@ -102,7 +102,7 @@ class BlurPoolConv2d(_BinomialConv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``[N, C, H, W]`` to the convolution of its blurred and subsampled pixels."""
-        return super().forward(_blur(input, self.filter, self.blur_stride))
+        return super().forward(blur(input, self.filter, self.blur_stride))
 
     def extra_repr(self) -> str:
         """Describe the convolution and the blur before it."""
@@ -137,13 +137,12 @@ class BlurredConv2d(_BinomialConv2d):
         check_blur(blur_kernel_size)
         self.blur_kernel_size = blur_kernel_size
         super().__init__(*args, **kwargs)
-        if self.stride[0] != self.stride[1]:
-            raise InputError(f"stride is {self.stride}; allowed: the same along both axes, such as 1 or 2")
+        require_square_stride(self.stride)
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``[N, C, H, W]`` to the blurred response, of the shape that the plain convolution gives."""
         response = F.conv2d(self._padded(input), self.weight, self.bias, 1, 0, self.dilation, self.groups)
-        return _blur(response, self.filter, self.stride[0])
+        return blur(response, self.filter, self.stride[0])
 
     def extra_repr(self) -> str:
         """Describe the convolution and the blur after it."""
@@ -158,14 +157,20 @@ def check_blur(kernel_size: int, stride: int = 1) -> None:
         raise InputError(f"blur stride is {stride!r}; allowed: 1 to 16; 2 is usual")
 
 
-def _fill_binomial(filter: Tensor) -> None:
+def require_square_stride(stride: tuple[int, ...]) -> None:
+    """Raise `InputError` unless a layer subsamples alike along both axes, as the blur does."""
+    if stride[0] != stride[1]:
+        raise InputError(f"stride is {stride}; allowed: the same along both axes, such as 1 or 2")
+
+
+def fill_binomial(filter: Tensor) -> None:
     """Set the outer product of the binomial coefficients with themselves, of sum 1."""
     side = filter.shape[-1]
     row = [comb(side - 1, place) / 2 ** (side - 1) for place in range(side)]
     filter.copy_(torch.tensor([[a * b for b in row] for a in row], dtype=torch.float64, device="cpu"))
 
 
-def _blur(x: Tensor, filter: Tensor, stride: int) -> Tensor:
+def blur(x: Tensor, filter: Tensor, stride: int) -> Tensor:
     """Filter each channel with reflected borders and keep every ``stride``-th pixel."""
     side, channels = filter.shape[-1], x.shape[-3]
     before, after = (side - 1) // 2, side // 2

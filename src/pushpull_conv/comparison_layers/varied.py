@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushpull_conv.comparison_layers.blur import blur, check_blur, fill_binomial, require_square_stride
 from pushpull_conv.comparison_layers.inhibition import InhibitedConv2d
+from pushpull_conv.comparison_layers.replacement import register_filter
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.functional import autocast_off, check_avg_kernel_size, window_sum
 from pushpull_conv.kernels.composed import box_sum, window_share
@@ -23,13 +25,15 @@ class VariedPushPullConv2d(InhibitedConv2d):
         push &= x * W \qquad pull = x * (m - W) \qquad pull'_o = \sum_k \pi_{ok} \, \mathrm{avg}_k(pull_o) \\
         y_o &= \mathrm{relu}(push_o) - \alpha_o \, \mathrm{relu}(pull'_o) + b_o
 
-    Three things differ from the unit of arXiv 2408.04077, and none of them at the defaults:
+    Four things differ from the unit of arXiv 2408.04077, and none of them at the defaults:
 
     - *The pull constant* :math:`m`, the smallest plus the largest weight, is one number per filter or one per filter
       and input channel. Per channel, a pull kernel has the range of values of its push kernel in every channel.
     - *The scale of the average* is one size, or a mixture of several with learned shares :math:`\pi_o`, a softmax per
       filter that starts at equal shares.
     - *A learned alpha* is free, or ``alpha_limit * sigmoid`` of a free number, so that it inhibits and never excites.
+    - *A blur*: the convolutions run at stride 1, and their responses, push and pull, are blurred with a binomial filter
+      and subsampled before anything else, as `BlurredConv2d` does it.
 
     Args:
         *args: As in `torch.nn.Conv2d`.
@@ -38,11 +42,13 @@ class VariedPushPullConv2d(InhibitedConv2d):
         alpha: Strength of the inhibition. With ``trainable_alpha`` it has no effect.
         trainable_alpha: Learn ``alpha`` per filter, starting from U(0, 1); within a limit that is before the sigmoid.
         alpha_limit: Upper limit of a learned alpha, whose lower limit is then 0; None for a free one.
-        **kwargs: As in `torch.nn.Conv2d`.
+        blur_kernel_size: Side of the binomial filter, 2 to 7; None for no blur.
+        **kwargs: As in `torch.nn.Conv2d`; with a blur the stride must be the same along both axes.
 
     Raises:
         InputError: ``avg_kernel_sizes`` is empty or has an even or negative size, ``pull_constant`` is unknown,
-            ``alpha`` is not finite, or ``alpha_limit`` is not positive or goes with an alpha that is not learned.
+            ``alpha`` is not finite, ``alpha_limit`` is not positive or goes with an alpha that is not learned, or
+            ``blur_kernel_size`` or the stride is out of range.
 
     Example:
         >>> layer = VariedPushPullConv2d(3, 16, 3, padding=1, avg_kernel_sizes=(1, 3, 5), pull_constant="channel")
@@ -51,6 +57,7 @@ class VariedPushPullConv2d(InhibitedConv2d):
     """
 
     pooling: Tensor
+    filter: Tensor
 
     def __init__(
         self,
@@ -58,6 +65,7 @@ class VariedPushPullConv2d(InhibitedConv2d):
         avg_kernel_sizes: Sequence[int] = (5,),
         pull_constant: str = "filter",
         alpha_limit: float | None = None,
+        blur_kernel_size: int | None = None,
         **kwargs: Any,
     ) -> None:
         if not avg_kernel_sizes:
@@ -70,13 +78,17 @@ class VariedPushPullConv2d(InhibitedConv2d):
                 f"alpha_limit is {alpha_limit}; it limits a learned alpha: set trainable_alpha, and above 0"
             )
         self.avg_kernel_sizes, self.pull_constant = tuple(avg_kernel_sizes), pull_constant
-        self.alpha_limit = alpha_limit
+        if blur_kernel_size is not None:
+            check_blur(blur_kernel_size)
+        self.alpha_limit, self.blur_kernel_size = alpha_limit, blur_kernel_size
         super().__init__(*args, **kwargs)
+        if blur_kernel_size is not None:
+            require_square_stride(self.stride)
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``[N, C, H, W]`` to the inhibited response, of the shape that the plain convolution gives."""
         padded = self._padded(input)
-        push = F.conv2d(padded, self.weight, None, self.stride, 0, self.dilation, self.groups)
+        push = self._blurred(F.conv2d(padded, self.weight, None, self._conv_stride, 0, self.dilation, self.groups))
         wide = torch.promote_types(push.dtype, torch.float32)
         with autocast_off(input):
             pull = self._pull(padded.to(wide), push.to(wide))
@@ -90,10 +102,11 @@ class VariedPushPullConv2d(InhibitedConv2d):
         return self._constants() - self.weight
 
     def extra_repr(self) -> str:
-        """Describe the convolution, alpha, the averages and the pull constant."""
+        """Describe the convolution, alpha, the averages, the pull constant and the blur."""
         limit = "" if self.alpha_limit is None else f", alpha_limit={self.alpha_limit:g}"
+        side = "" if self.blur_kernel_size is None else f", blur_kernel_size={self.blur_kernel_size}"
         sizes = ", ".join(map(str, self.avg_kernel_sizes))
-        return f"{super().extra_repr()}{limit}, avg_kernel_sizes=({sizes}), pull_constant={self.pull_constant}"
+        return f"{super().extra_repr()}{limit}, avg_kernel_sizes=({sizes}), pull_constant={self.pull_constant}{side}"
 
     def _constants(self) -> Tensor:
         """Return m: ``[O, 1, 1, 1]`` or ``[O, C / groups, 1, 1]``."""
@@ -103,9 +116,17 @@ class VariedPushPullConv2d(InhibitedConv2d):
     def _pull(self, padded: Tensor, push: Tensor) -> Tensor:
         """Return ``x * (m - W)`` from the sums of each channel under the kernel, without a second full convolution."""
         batch = padded if padded.dim() == 4 else padded.unsqueeze(0)
-        sums = window_sum(batch, self.weight, self.stride, 0, self.dilation, self.in_channels, padded.dtype)
+        sums = window_sum(batch, self.weight, self._conv_stride, 0, self.dilation, self.in_channels, padded.dtype)
+        sums = self._blurred(sums)
         constants = self._constants().to(sums.dtype).expand(-1, self.in_channels // self.groups, 1, 1)
         return F.conv2d(sums, constants, groups=self.groups).view_as(push) - push
+
+    @property
+    def _conv_stride(self) -> tuple[int, ...]:
+        return self.stride if self.blur_kernel_size is None else (1, 1)
+
+    def _blurred(self, response: Tensor) -> Tensor:
+        return response if self.blur_kernel_size is None else blur(response, self.filter, self.stride[0])
 
     def _averaged(self, pull: Tensor) -> Tensor:
         batch = pull if pull.dim() == 4 else pull.unsqueeze(0)
@@ -127,9 +148,13 @@ class VariedPushPullConv2d(InhibitedConv2d):
         if len(self.avg_kernel_sizes) > 1:
             sizes = self.out_channels, len(self.avg_kernel_sizes)
             self.pooling = nn.Parameter(torch.empty(sizes, device=like.device, dtype=like.dtype))
+        if self.blur_kernel_size is not None:
+            register_filter(self, "filter", self.blur_kernel_size, like)
 
     @torch.no_grad()
     def _reset_tensors(self) -> None:
         super()._reset_tensors()
         if len(self.avg_kernel_sizes) > 1:
             self.pooling.zero_()
+        if self.blur_kernel_size is not None:
+            fill_binomial(self.filter)

@@ -74,16 +74,21 @@ def _varied_push_pull(
     trainable_alpha: bool = False,
     alpha_limit: float | None = None,
     where: Sequence[str] = (),
-    blur_kernel_size: int | None = None,
+    blur: str | None = None,
+    blur_kernel_size: int = 3,
 ) -> None:
     """The first convolution, and those whose name fits a pattern of ``where``, become a variation of the unit.
 
-    With ``blur_kernel_size`` every subsampling follows a blur besides, as `_blurpool` does it.
+    With ``blur`` the network is blurred besides where the layer of that kind blurs it.
     """
-    if blur_kernel_size is not None:
-        _blurpool(network, blur_kernel_size=blur_kernel_size)
     first, _ = _first_conv(network)
-    for name in (first, *_convs_matching(network, where, without=first)):
+    units = [first, *_convs_matching(network, where, without=first)]
+    blurred = _convs_to_blur(network) if blur == "blurred-conv" else []
+    if blur == "blurpool":
+        _blurpool(network, blur_kernel_size=blur_kernel_size)
+    elif blurred:
+        _blur_convs(network, [name for name in blurred if name not in units], blur_kernel_size)
+    for name in units:
         conv = replaceable_conv(network, name)
         unit = VariedPushPullConv2d.from_conv2d(
             conv,
@@ -92,6 +97,7 @@ def _varied_push_pull(
             alpha=alpha,
             trainable_alpha=trainable_alpha,
             alpha_limit=alpha_limit,
+            blur_kernel_size=blur_kernel_size if name in blurred else None,
         )
         replace_module_(network, name, unit)
 
@@ -109,19 +115,28 @@ def _convs_matching(network: nn.Module, patterns: Sequence[str], *, without: str
 
 def _blurred_conv(network: nn.Module, *, blur_kernel_size: int = 3) -> None:
     """The first convolution and every one of stride 2 are blurred before they subsample (Vasconcelos et al. 2020)."""
+    _blur_convs(network, _convs_to_blur(network), blur_kernel_size)
+
+
+def _blur_convs(network: nn.Module, names: Sequence[str], side: int) -> None:
+    """Blur the responses of these convolutions, and the shortcuts that subsample."""
+    for name in names:
+        conv = replaceable_conv(network, name)
+        replace_module_(network, name, BlurredConv2d.from_conv2d(conv, blur_kernel_size=side))
+    _blur_shortcuts(network, side)
+
+
+def _convs_to_blur(network: nn.Module) -> list[str]:
+    """The names of the first convolution and of those that subsample."""
     first, _ = _first_conv(network)
-    convs = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
-    for name, conv in convs.items():
-        if name != first and conv.stride == (1, 1):
-            continue
-        if conv.stride not in {(1, 1), (2, 2)}:
+    strides = {name: module.stride for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    for name, stride in strides.items():
+        if stride not in {(1, 1), (2, 2)}:
             raise InputError(
-                f"layer 'blurred-conv' blurs convolutions of stride 1 and 2, but '{name}' has {conv.stride}; "
+                f"layer 'blurred-conv' blurs convolutions of stride 1 and 2, but '{name}' has {stride}; "
                 "choose a network that subsamples by 2 at a time"
             )
-        plain = replaceable_conv(network, name)
-        replace_module_(network, name, BlurredConv2d.from_conv2d(plain, blur_kernel_size=blur_kernel_size))
-    _blur_shortcuts(network, blur_kernel_size)
+    return [name for name, stride in strides.items() if name == first or stride != (1, 1)]
 
 
 def _blurpool(network: nn.Module, *, blur_kernel_size: int = 3) -> None:

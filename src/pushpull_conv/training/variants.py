@@ -75,7 +75,8 @@ class VariedPushPull(Section):
     trainable_alpha: bool = False
     alpha_limit: Annotated[float | None, Field(gt=0)] = None
     where: Annotated[tuple[str, ...], Field(description="patterns of the names of further convolutions")] = ()
-    blur_kernel_size: Annotated[int | None, Field(ge=2, le=7, description="blur before every subsampling")] = None
+    blur: Annotated[Literal["blurpool", "blurred-conv"] | None, Field(description="blur as that layer does")] = None
+    blur_kernel_size: Annotated[int, Field(ge=2, le=7)] = 3
 
 
 Layer = UpsampledPull | BlurPool | BlurredConv | Surround | VariedPushPull
@@ -104,7 +105,8 @@ VARIANTS: Mapping[str, PushPull | Layer | None] = {
     "PP5-channel": VariedPushPull(kind="varied-push-pull", pull_constant="channel"),
     "PP-mixed": VariedPushPull(kind="varied-push-pull", avg_kernel_sizes=(1, 3, 5, 7)),
     "PP5-deep": VariedPushPull(kind="varied-push-pull", where=("layer1.*.conv1",)),
-    "PP5-BlurPool": VariedPushPull(kind="varied-push-pull", blur_kernel_size=3),
+    "PP5-BlurPool": VariedPushPull(kind="varied-push-pull", blur="blurpool"),
+    "PP5-BlurredConv": VariedPushPull(kind="varied-push-pull", blur="blurred-conv"),
 }
 """What a recipe may write, beside any ``PP<size>-a<alpha>``: each layer's published settings and ours, by name."""
 
