@@ -4,6 +4,7 @@ Figures are built from `matplotlib.figure.Figure` directly: no pyplot, no window
 """
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,8 +127,11 @@ def legend_above(figure: Canvas, looks: Mapping[str, Look]) -> None:
 
 
 def name_above(figure: Canvas, handles: Mapping[str, Line2D], most: int) -> None:
-    """Name marks in rows above the axes, as many side by side as the figure has room for, at most ``most``."""
-    for columns in range(min(len(handles), most), 0, -1):
+    """Name marks above the axes in as few rows as the figure has room for, at most ``most`` side by side."""
+    for rows in range(1, len(handles) + 1):
+        columns = math.ceil(len(handles) / rows)
+        if columns > most:
+            continue
         legend = figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=columns)
         if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
             return
