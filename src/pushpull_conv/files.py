@@ -76,6 +76,27 @@ def writable_folder(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def alone(lock: Path, refusal: str) -> Iterator[None]:
+    """Hold the file ``lock``, which is made and stays; what held it and was killed keeps nobody out.
+
+    Where the system or the file system has no locks, nobody is kept out either.
+
+    Raises:
+        InputError: Another process holds it; ``refusal`` is the message.
+    """
+    with lock.open("w") as held:
+        try:
+            import fcntl  # not on Windows
+
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(refusal) from error
+        except (ImportError, OSError):
+            pass
+        yield
+
+
 def cache_folder() -> Path:
     """Where this package keeps what it can make or download again: in ``XDG_CACHE_HOME``, or else in ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pushpull-conv"

@@ -26,7 +26,7 @@ from pushpull_conv.data import ImageSource
 from pushpull_conv.data.manifest import MANIFEST_FILE, PARTIAL_FILE, checksum, total_bytes
 from pushpull_conv.data.published import LABELS_FILE
 from pushpull_conv.errors import InputError
-from pushpull_conv.files import atomic_write, writable_folder
+from pushpull_conv.files import alone, atomic_write, writable_folder
 from pushpull_conv.provenance import provenance
 
 _FORMAT = 1
@@ -103,7 +103,10 @@ def write_set(
     versions = generated(source, chosen, seed=seed, frost=frost, jpeg=True)
     labels = [LABELS_FILE] if chosen.layout == "arrays" else []
     parts = labels + list(dict.fromkeys(_part(key, chosen) for key in cells))
-    with _alone(writable_folder(folder)):
+    lock = writable_folder(folder) / _LOCK_FILE
+    with contextlib.ExitStack() as after:
+        after.enter_context(alone(lock, f"'{folder}' is being written by another call; wait until it is through"))
+        after.callback(lock.unlink)
         manifest = _Manifest(Path(folder), _facts(source, chosen, versions))
         missing = manifest.open(parts)
         write = functools.partial(_write, versions=versions, suite=chosen, folder=Path(folder))
@@ -114,25 +117,6 @@ def write_set(
             if on_part:
                 on_part(PartEvent(part, done, len(parts)))
         return manifest.close()
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other calls from writing to a folder; what was killed keeps nobody out."""
-    path = folder / _LOCK_FILE
-    with path.open("w") as lock:
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"'{folder}' is being written by another call; wait until it is through") from error
-        except (ImportError, OSError):
-            pass  # Windows, or a file system without locks: nobody is kept out
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 class _Manifest:

@@ -1,8 +1,6 @@
 """Submitting what is missing of a run, and nothing twice."""
 
-import contextlib
 import dataclasses
-import fcntl
 import itertools
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +9,7 @@ from pathlib import Path
 from pushpull_conv.cluster import slurm
 from pushpull_conv.cluster.scripts import Resources, render, script_file
 from pushpull_conv.cluster.tasks import Key, Run, Task, tasks
-from pushpull_conv.errors import InputError
-from pushpull_conv.files import atomic_write, writable_folder
+from pushpull_conv.files import alone, atomic_write, writable_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +84,8 @@ def submit(run: Run, resources: Resources, *, python: str, data: Path | None) ->
     Raises:
         InputError: SLURM is not here or refuses, the folder cannot be written, or another submission is going on.
     """
-    with _alone(run):
+    writable_folder(run.cluster / "logs")
+    with alone(run.cluster / "lock", f"'{run.folder}' is being submitted by another call; wait until it is through"):
         all_tasks, queue = tasks(run), slurm.queue(run.cluster)
         todo = plan(all_tasks, queue)
         slurm.cancel([f"{queue[key].job}_{key[1]}" for key in todo.withdrawn])
@@ -138,15 +136,3 @@ def _after(batch: Batch, batches: Sequence[Batch], jobs: Mapping[Key, str]) -> l
     in_whole = set[Key]().union(*(other.keys for other in whole))
     rest = [f"{jobs[key]}_{key[1]}" for key in batch.waits_for if key not in in_whole]
     return [*(jobs[next(iter(other.keys))] for other in whole), *rest]
-
-
-@contextlib.contextmanager
-def _alone(run: Run) -> Iterator[None]:
-    """Make the cluster folder and keep any other submission of this run out until this one is through."""
-    writable_folder(run.cluster / "logs")
-    with (run.cluster / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"'{run.folder}' is being submitted by another call; wait until it is through") from error
-        yield
