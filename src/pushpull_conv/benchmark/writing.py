@@ -106,7 +106,7 @@ def write_set(
     lock = writable_folder(folder) / _LOCK_FILE
     with contextlib.ExitStack() as after:
         after.enter_context(alone(lock, f"'{folder}' is being written by another call; wait until it is through"))
-        after.callback(lock.unlink)
+        after.callback(lock.unlink, missing_ok=True)
         manifest = _Manifest(Path(folder), _facts(source, chosen, versions))
         missing = manifest.open(parts)
         write = functools.partial(_write, versions=versions, suite=chosen, folder=Path(folder))

@@ -1,6 +1,6 @@
 """The door: corrupt a batch of images."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -88,10 +88,7 @@ def corrupt(
     kernel = KERNELS[name]
     number = _NAMES.index(name)
     result = torch.empty_like(images)
-    if not len(images):
-        return result
-    size = kernel.part(images)
-    for part, places, output in zip(images.split(size), index.split(size), result.split(size), strict=True):
+    for part, places, output in _parts(kernel.part(images), images, index, result):
         draws: Draws = ()
         if kernel.sample is not no_draws:
             random = Random.for_images(places.to(images.device), seed=seed, corruption=number, severity=severity)
@@ -123,12 +120,14 @@ def recompress(images: Tensor, quality: int) -> Tensor:
     if quality not in range(1, 101):
         raise InputError(f"quality is {quality!r}; allowed are the integers from 1 to 100")
     result = torch.empty_like(images)
-    if not len(images):
-        return result
-    size = jpeg_part(images)
-    for part, output in zip(images.split(size), result.split(size), strict=True):
+    for part, output in _parts(jpeg_part(images), images, result):
         output.copy_(jpeg(part, quality))
     return result
+
+
+def _parts(size: int, *batches: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Split batches alike; those without images have no parts."""
+    return zip(*(batch.split(size) for batch in batches), strict=True) if len(batches[0]) else ()
 
 
 def _check_images(images: Tensor) -> None:
