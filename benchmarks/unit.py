@@ -128,14 +128,18 @@ def build_forms(stem: Stem, avg_kernel_size: int, compiled: bool) -> dict[str, n
     trained = PushPullConv2d(
         3, 64, bias=False, avg_kernel_size=avg_kernel_size, trainable_alpha=True, **stem.convolution
     )
+    plain = nn.Conv2d(3, 64, bias=False, **stem.convolution)
     forms = {
-        "nn.Conv2d": nn.Conv2d(3, 64, bias=False, **stem.convolution),
+        "nn.Conv2d": plain,
         "relu(nn.Conv2d)": RectifiedConvolution(3, 64, bias=False, **stem.convolution),
         "PushPullConv2d": unit,
         "PushPullConv2d, trainable alpha": trained,
         "two convolutions, as published": TwoConvolutions(avg_kernel_size, **stem.convolution),
     }
-    return forms | ({"PushPullConv2d, compiled": torch.compile(unit)} if compiled else {})
+    if compiled:  # both: the compiler may slow the convolution itself
+        forms["nn.Conv2d, compiled"] = torch.compile(plain)
+        forms["PushPullConv2d, compiled"] = torch.compile(unit)
+    return forms
 
 
 def measure(forms: dict[str, nn.Module], images: Tensor, placed: dict[str, Any], rounds: int) -> dict[str, list[str]]:
