@@ -215,7 +215,7 @@ def _draw_r_net(axes: Axes, baseline: Score) -> None:
                 start,
                 (5, -1),
                 textcoords="offset points",
-                va="bottom" if start[0] == left else "center",
+                va="bottom",
                 fontsize=7,
                 color=MUTED,
                 parse_math=True,
