@@ -312,7 +312,12 @@ def evaluate(
         Path | None, typer.Option("--weights", metavar="FILE", help="Weights for a model given by name.")
     ] = None,
     label: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The model's name in tables.  [default: the name of --out]")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The model's name in tables; what differs in @SEED alone (me@1, me@2) is averaged there.  "
+            "[default: the name of --out]",
+        ),
     ] = None,
     suite: SuiteOption = None,
     seed: SeedOption = 1234,

@@ -1,6 +1,8 @@
 """Looking over data sets: what is counted, and that everything that is wrong is named and exits with 1."""
 
+import errno
 import json
+import os
 import re
 import tarfile
 from pathlib import Path
@@ -69,7 +71,7 @@ def test_everything_that_is_wrong_is_named(tree):
         r"val/dog' is missing, a class of folder",
         r"'.*val' has 1 images in no class folder: loose.png",
         r"image '.*val/ant/1.png' is truncated or not an image",
-        r"1 classes have no test images: dog",
+        r"1 class has no test images: dog",
     ]
     assert len(found.problems) == len(expected)
     for pattern, problem in zip(expected, found.problems, strict=True):
@@ -78,6 +80,24 @@ def test_everything_that_is_wrong_is_named(tree):
     train, test = found.splits
     assert (train.counts, train.damaged) == ({"ant": 2, "bee": 11, "cat": 0, "dog": 0}, 2)
     assert (test.counts, test.damaged) == ({"ant": 1, "bee": 1, "cat": 1, "dog": 0}, 1)
+
+
+def test_a_class_folder_of_someone_else_does_not_hide_what_else_is_wrong(tree, monkeypatch):
+    closed, scandir = tree / "train" / "ant", os.scandir
+
+    def guarded(folder):
+        if Path(folder) == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    (tree / "train" / "bee" / "3.png").write_bytes(b"no picture")
+    found = check_data("folder", tree)
+    assert found.splits[0].counts == {"ant": 0, "bee": 11}
+    entry, image, *missing = found.problems
+    assert entry == f"class folder '{closed}' may not be entered (Permission denied); ask its owner for access"
+    assert "3.png" in image
+    assert missing == ["1 class has no train images: ant"]
 
 
 def test_class_folders_of_a_part_of_imagenet(tmp_path):
@@ -89,7 +109,7 @@ def test_class_folders_of_a_part_of_imagenet(tmp_path):
     assert [re.sub(".*/", "", problem) for problem in found.problems] == [
         "n00000000' is not a class of imagenet-100; remove it",
         f"{PART[5]}' is missing, a class of imagenet-100; copy it",
-        f"1 classes have no train images: {PART[5]}",
+        f"1 class has no train images: {PART[5]}",
     ]
     assert found.splits[0].images == 99
 
@@ -106,7 +126,7 @@ def test_the_published_tiny_imagenet_has_other_files_by_right(tmp_path):
     assert len(found) == 3
     assert re.search(f"'.*{names[1]}' has 1 entries that are no images: list.csv", found[0])
     assert re.search(f"'.*{names[0]}/images/0.png' has 64 x 63 pixels, not 64 x 64", found[1])
-    assert found[2] == f"1 classes have no train images: {names[0]}"
+    assert found[2] == f"1 class has no train images: {names[0]}"
 
 
 def test_rows_of_parquet_files(tmp_path):

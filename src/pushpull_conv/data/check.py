@@ -160,9 +160,12 @@ def _class_folders(folder: Path, spec: DataSpec, split: str) -> tuple[ImageStrea
 
 def _class_folder(folder: Path) -> tuple[int, list[str]]:
     """The number of images in a class folder, and what else is there."""
-    entries = _visible(folder)
-    if not any(is_image(entry.name) for entry in entries) and any(entry.name == IMAGES_FOLDER for entry in entries):
-        entries = [entry for entry in entries if entry.name != IMAGES_FOLDER] + _visible(folder / IMAGES_FOLDER)
+    try:
+        entries = _visible(folder)
+        if not any(is_image(entry.name) for entry in entries) and any(entry.name == IMAGES_FOLDER for entry in entries):
+            entries = [entry for entry in entries if entry.name != IMAGES_FOLDER] + _visible(folder / IMAGES_FOLDER)
+    except PermissionError as error:
+        return 0, [f"class folder '{error.filename}' may not be entered ({error.strerror}); ask its owner for access"]
     images = sum(is_image(entry.name) for entry in entries)
     others = sorted(entry.name for entry in entries if not is_image(entry.name) and not entry.name.endswith(_BOXES))
     problems = [] if images else [f"class folder '{folder}' has no images; copy it again"]
@@ -240,4 +243,5 @@ def _see(image: Encoded, spec: DataSpec) -> _Seen:
 
 def _without_images(found: SplitCheck) -> list[str]:
     names = [name for name, count in found.counts.items() if not count]
-    return [f"{len(names)} classes have no {found.split} images: {shortened(names)}"] if names else []
+    who = "1 class has" if len(names) == 1 else f"{len(names)} classes have"
+    return [f"{who} no {found.split} images: {shortened(names)}"] if names else []
