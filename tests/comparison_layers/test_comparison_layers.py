@@ -371,6 +371,13 @@ def test_compiles_to_one_graph_and_describes_itself(kind, settings):
         assert (f"{name}={value}" if name != "trainable_alpha" else "alpha=trainable") in repr(layer)
 
 
+@pytest.mark.parametrize(("kind", "settings"), [case for case in CONVOLUTIONS if case[0] is not VariedPushPullConv2d])
+def test_a_symbolic_trace_serves_other_sizes(kind, settings):
+    layer = kind(3, 8, 3, stride=2, padding=1, **settings)
+    traced, x = torch.fx.symbolic_trace(layer), torch.randn(2, 3, 15, 12)
+    torch.testing.assert_close(traced(x), layer(x))
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [

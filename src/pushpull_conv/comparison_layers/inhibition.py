@@ -101,13 +101,13 @@ class UpsampledPullConv2d(InhibitedConv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``[N, C, H, W]`` to the inhibited response, of the shape that the plain convolution gives."""
-        kernel = self.pull_kernel()
         rows, columns = (
-            dilation * (large - small) // 2
-            for dilation, large, small in zip(self.dilation, kernel.shape[2:], self.kernel_size, strict=True)
+            dilation * (_enlarged(side, self.scale) - side) // 2
+            for dilation, side in zip(self.dilation, self.kernel_size, strict=True)
         )
         push = self._convolve(self._padded(input), self.weight, self.bias)
-        pull = self._convolve(self._padded(input, (rows, columns)), kernel, None if self.bias is None else -self.bias)
+        bias = None if self.bias is None else -self.bias
+        pull = self._convolve(self._padded(input, (rows, columns)), self.pull_kernel(), bias)
         return push.relu() - self._strength(pull) * pull.relu()
 
     def extra_repr(self) -> str:
