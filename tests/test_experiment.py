@@ -103,6 +103,11 @@ def test_a_run_can_be_given_more_trainings_but_no_other_settings(pushpull, tmp_p
     again = [*call, "variants=[baseline]", "--set"]
     assert pushpull(*again, "seed=1235")[2].count("seed is 1234 there, 1235 here") == 1
     assert "variants is ['baseline', 'baseline@1235'] there, ['baseline'] here" in pushpull(*again, "repeats=1")[2]
-    swapped = [*call, "variants=[PP3, baseline]", "--set", "repeats=2"]
-    assert "variants is ['baseline', 'baseline@1235'] there, ['PP3', 'baseline'] here" in pushpull(*swapped)[2]
-    assert load_recipe(str(tmp_path / "recipe.yaml")).repeats == 2
+    more = [*call, "variants=[PP3, baseline]", "--set", "repeats=2", "--variant", "PP3"]
+    (tmp_path / "cluster").mkdir()  # job arrays number the trainings
+    assert "variants is ['baseline', 'baseline@1235'] there, ['PP3', 'baseline'] here" in pushpull(*more)[2]
+    assert load_recipe(str(tmp_path / "recipe.yaml")).variants[0].name == "baseline"
+    (tmp_path / "cluster").rmdir()
+    assert pushpull(*more)[0] == 0
+    assert (tmp_path / "baseline" / "model.safetensors").stat().st_mtime_ns == first
+    assert [variant.name for variant in load_recipe(str(tmp_path / "recipe.yaml")).variants] == ["PP3", "baseline"]

@@ -192,8 +192,11 @@ class Experiment:
 
     def _require_own_folder(self) -> None:
         """Refuse the folder if what is done there was done with other settings."""
-        begun = any(self.folder.glob("*/*.ckpt")) or (self.folder / CLUSTER_FOLDER).exists()
-        if begun and (difference := _conflict(load_recipe(str(self.folder / RECIPE_FILE)), self.recipe)):
+        submitted = (self.folder / CLUSTER_FOLDER).exists()
+        if not submitted and not any(self.folder.glob("*/*.ckpt")):
+            return
+        stored = load_recipe(str(self.folder / RECIPE_FILE))
+        if difference := _conflict(stored, self.recipe, numbered=submitted):
             raise InputError(f"'{self.folder}' holds a run of another recipe ({difference}); choose another --out")
 
     def _claim_folder(self) -> None:
@@ -205,16 +208,21 @@ class Experiment:
                 temporary.write_text(resolved, encoding="utf-8")
 
 
-def _conflict(stored: Recipe, wanted: Recipe) -> str:
-    """Return the first setting in which a stored recipe is changed, "" if at most more trainings follow its own."""
-    count = len(stored.trainings)
-    return _difference(_begun(stored, count), _begun(wanted, count))
+def _conflict(stored: Recipe, wanted: Recipe, *, numbered: bool) -> str:
+    """Return the first setting in which a stored recipe is changed, "" if at most trainings are added.
+
+    Where the trainings are ``numbered``, as the tasks of job arrays are, those that are added must follow the others.
+    """
+    names = [training.name for training in stored.trainings]
+    by_name = {training.name: training for training in wanted.trainings}
+    same = wanted.trainings[: len(names)] if numbered else [by_name[name] for name in names if name in by_name]
+    return _difference(_with(stored, stored.trainings), _with(wanted, same))
 
 
-def _begun(recipe: Recipe, count: int) -> dict[str, Any]:
-    """Return a recipe's settings with those of its first trainings only."""
-    trainings = {training.name: training.model_dump() for training in recipe.trainings[:count]}
-    return recipe.model_dump(exclude={"variants", "repeats"}) | {"variants": list(trainings), "variant": trainings}
+def _with(recipe: Recipe, trainings: Sequence[Variant]) -> dict[str, Any]:
+    """Return a recipe's settings with those of some of its trainings only."""
+    settings = {training.name: training.model_dump() for training in trainings}
+    return recipe.model_dump(exclude={"variants", "repeats"}) | {"variants": list(settings), "variant": settings}
 
 
 def _difference(stored: Any, wanted: Any, key: str = "") -> str:
