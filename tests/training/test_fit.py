@@ -180,5 +180,5 @@ def test_every_known_variant_trains_a_step_through_a_recipe(tmp_path, digits, va
     start = dict(fresh.named_parameters())
     moved = {name for name, value in classifier.named_parameters() if not torch.equal(value, start[name])}
     assert "network.conv1.weight" in moved
-    assert ("network.conv1.alpha" in moved) == variant.endswith(("-trainable", "-bounded"))
+    assert ("network.conv1.alpha" in moved) == getattr(VARIANTS[variant], "trainable_alpha", False)
     assert ("network.conv1.pooling" in moved) == (variant == "PP-mixed")

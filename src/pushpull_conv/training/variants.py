@@ -107,6 +107,7 @@ VARIANTS: Mapping[str, PushPull | Layer | None] = {
     "PP5-deep": VariedPushPull(kind="varied-push-pull", where=("layer1.*.conv1",)),
     "PP5-BlurPool": VariedPushPull(kind="varied-push-pull", blur="blurpool"),
     "PP5-BlurredConv": VariedPushPull(kind="varied-push-pull", blur="blurred-conv"),
+    "PP5-trainable-BlurredConv": VariedPushPull(kind="varied-push-pull", trainable_alpha=True, blur="blurred-conv"),
 }
 """What a recipe may write, beside any ``PP<size>-a<alpha>``: each layer's published settings and ours, by name."""
 
