@@ -1,8 +1,9 @@
 """Where the time of training goes: batches, augmentation, forward, backward, optimiser; and what each option saves.
 
-    python benchmarks/training.py cifar10-resnet18 --data FOLDER [--variant PP3] [--steps 20] [--threads 2]
+    python benchmarks/training.py cifar10-resnet18 --data FOLDER [--variants baseline PP3] [--steps 20] [--threads 2]
 
-Every form of the step runs on the same batches, in turn with the others, after a step of warm-up. The median over the
+Every form of the step of every variant runs on the same batches, in turn with the others, after a step of warm-up. The
+ratios are to the plainest form of the same variant, and to the same form of the first variant. The median over the
 rounds is multiplied by the steps of the recipe to give the minutes of a whole training, which is not run.
 """
 
@@ -36,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("--data", type=Path, help="folder of the recipe's data set")
-    parser.add_argument("--variant", default="baseline")
+    parser.add_argument("--variants", nargs="+", default=["baseline"])
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
@@ -45,27 +46,27 @@ def main() -> None:
     images = open_images(recipe.data.name, "train", root=options.data)
     total = len(images) // recipe.training.batch_size * recipe.training.epochs
     steppers = {
-        name: Stepper(load_recipe(options.recipe, changes), options.variant, images) for name, changes in FORMS.items()
+        (variant, form): Stepper(load_recipe(options.recipe, changes), variant, images)
+        for variant in options.variants
+        for form, changes in FORMS.items()
     }
-    times: dict[str, list[tuple[float, ...]]] = {name: [] for name in FORMS}
+    times: dict[tuple[str, str], list[tuple[float, ...]]] = {key: [] for key in steppers}
     for round_ in range(options.steps + 1):
-        for name, stepper in steppers.items():
+        for key, stepper in steppers.items():
             step = stepper.step()
             if round_:  # the first is warm-up, and compiles
-                times[name].append(step)
-    print(f"{hardware()}; {options.threads} threads; {options.recipe}, {options.variant}: {options.steps} steps\n")
-    print(
-        f"| form | {' | '.join(f'{part}, ms' for part in PARTS)} | step, ms | of it, fastest | ratio | training, min |"
-    )
-    print("|---" + "|--:" * (len(PARTS) + 4) + "|")
-    reference = statistics.median(map(sum, times["float32"]))
-    for name, steps in times.items():
-        parts = [1000 * statistics.median(part) for part in zip(*steps, strict=True)]
-        whole = statistics.median(map(sum, steps))
-        shown = " | ".join(f"{part:.1f}" for part in parts)
-        fastest = 1000 * min(map(sum, steps))
-        minutes = whole * total / 60
-        print(f"| {name} | {shown} | {1000 * whole:.1f} | {fastest:.1f} | {whole / reference:.2f} x | {minutes:.1f} |")
+                times[key].append(step)
+    print(f"{hardware()}; {options.threads} threads; {options.recipe}: {options.steps} steps\n")
+    parts = " | ".join(f"{part}, ms" for part in PARTS)
+    first, plainest = options.variants[0], next(iter(FORMS))
+    print(f"| variant | form | {parts} | step, ms | to {plainest} | to {first} | training, min |")
+    print("|---|---" + "|--:" * (len(PARTS) + 4) + "|")
+    whole = {key: statistics.median(map(sum, steps)) for key, steps in times.items()}
+    for (variant, form), steps in times.items():
+        shown = " | ".join(f"{1000 * statistics.median(part):.1f}" for part in zip(*steps, strict=True))
+        seconds = whole[variant, form]
+        ratios = " | ".join(f"{seconds / whole[key]:.2f} x" for key in ((variant, plainest), (first, form)))
+        print(f"| {variant} | {form} | {shown} | {1000 * seconds:.1f} | {ratios} | {seconds * total / 60:.1f} |")
 
 
 class Stepper:
