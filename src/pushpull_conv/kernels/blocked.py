@@ -30,18 +30,19 @@ def forward(
     offset, strength = offset.view(-1, 1, 1), windows.like_block(alpha, window_share(total, avg_kernel_size))
     for images, filters in windows.blocks(push):
         block, out = push[images, filters], response[images, filters]
-        torch.addcmul(block, offset[filters], total[images], value=-1, out=windows.input(block))
+        wide = block.to(total.dtype)  # steps that mix dtypes are slow; the block itself, where it is as wide
+        torch.addcmul(wide, offset[filters], total[images], value=-1, out=windows.input(block))
         inhibition = windows.sum(block).clamp_max_(0)  # still to be scaled, and negative
-        torch.clamp_min(block, 0, out=out)  # excitation
-        if bias is None and push.dtype == total.dtype:
-            out.addcmul_(inhibition, strength[filters])
-            continue
-        inhibition *= strength[filters]
+        result = torch.clamp_min(wide, 0, out=out if wide is block else wide)  # excitation
         if push.dtype == torch.float16:
-            inhibition.clamp_(-FLOAT16_MAX, FLOAT16_MAX)
+            inhibition *= strength[filters]
+            result += inhibition.clamp_(-FLOAT16_MAX, FLOAT16_MAX)
+        else:
+            result.addcmul_(inhibition, strength[filters])
         if bias is not None:
-            inhibition += bias[filters].view(-1, 1, 1)
-        out += inhibition
+            result += bias[filters].view(-1, 1, 1)
+        if result is not out:
+            out.copy_(result)
 
 
 def backward(
@@ -58,8 +59,10 @@ def backward(
     windows = _Windows(push, avg_kernel_size, total.dtype)
     per_filter, strength = offset.view(-1, 1, 1), alpha.view(-1, 1, 1)
     for images, filters in windows.blocks(push):
-        block, upstream = push[images, filters], grad[images, filters].to(total.dtype)
-        torch.addcmul(block, per_filter[filters], total[images], value=-1, out=windows.input(block))
+        block, out = push[images, filters], grad_push[images, filters]
+        wide, upstream = block.to(total.dtype), grad[images, filters].to(total.dtype)
+        passed = torch.ops.aten.threshold_backward(upstream, wide, 0)
+        torch.addcmul(wide, per_filter[filters], total[images], value=-1, out=windows.input(block))
         minus_pull = windows.sum(block)
         if push.dtype == torch.float16:
             upstream = upstream * ((minus_pull * (share * strength[filters])).abs() <= FLOAT16_MAX)
@@ -72,8 +75,10 @@ def backward(
         averaged = windows.sum(block)
         if need_total:
             grad_total[images, 0] -= torch.einsum("nohw,o->nhw", averaged, (offset * alpha)[filters])
-        passed = torch.ops.aten.threshold_backward(grad[images, filters], block, 0)
-        torch.addcmul(passed, averaged, strength[filters], out=grad_push[images, filters])
+        if wide is block:
+            torch.addcmul(passed, averaged, strength[filters], out=out)
+        else:
+            out.copy_(passed.addcmul_(averaged, strength[filters]))
     return grad_push, grad_total, grad_offset * alpha, grad_alpha
 
 
