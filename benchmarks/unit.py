@@ -3,10 +3,11 @@
     python benchmarks/unit.py [--rounds 15] [--no-compile]
 
 At the stem of a ResNet-50 and of a CIFAR network, forward and forward + backward to the weights (not to the image, as
-in a stem), on one CPU thread, and on CUDA in bfloat16 and channels-last where there is a GPU, there also at a batch of
-256 and in whole training steps of a ResNet-50. In every round each form runs once, in turn; its ratio is to the
-`nn.Conv2d` of the same round. Printed: the median of the ratios and the middle half of them. On a CPU the time is that
-of the processor, which other work on the machine lengthens least, and freed memory is kept for the next tensor.
+in a stem), on one CPU thread in float32 and bfloat16, and on CUDA in bfloat16 and channels-last where there is a GPU,
+there also at a batch of 256 and in whole training steps of a ResNet-50. In every round each form runs once, in turn;
+its ratio is to the `nn.Conv2d` of the same round. Printed: the median of the ratios and the middle half of them. On a
+CPU the time is that of the processor, which other work on the machine lengthens least, and freed memory is kept for the
+next tensor.
 
 Memory is what one forward leaves for its backward (every saved tensor once, and the response), and on CUDA the peak
 of forward + backward; both in MB.
@@ -78,18 +79,23 @@ def main() -> None:
     print(f"{hardware()}, one thread of them; {options.rounds} rounds\n")
     print("| device | stem | avg | form | forward | forward + backward | saved | peak |")
     print("|---|---|--:|---|--:|--:|--:|--:|")
-    layouts = [("cpu", torch.float32, torch.contiguous_format), ("cpu", torch.float32, torch.channels_last)]
+    layouts = [
+        ("cpu", torch.float32, torch.contiguous_format),
+        ("cpu", torch.float32, torch.channels_last),
+        ("cpu", torch.bfloat16, torch.channels_last),  # as the recipes train
+    ]
     if torch.cuda.is_available():
         layouts.append(("cuda", torch.bfloat16, torch.channels_last))
     for device, dtype, layout in layouts:
         placed = {"device": device, "dtype": dtype, "memory_format": layout}
-        device_name = f"{device}{', channels-last' if layout == torch.channels_last else ''}"
+        parts = device, "bfloat16" * (dtype == torch.bfloat16), "channels-last" * (layout == torch.channels_last)
+        place = ", ".join(filter(None, parts))
         for stem in (*STEMS, GPU_STEM) if device == "cuda" else STEMS:
             for avg_kernel_size in (3, 5):
                 forms = build_forms(stem, avg_kernel_size, options.compile)
                 for name, cells in measure(forms, torch.randn(stem.images), placed, options.rounds).items():
                     print(
-                        f"| {device_name} | {stem.name} | {avg_kernel_size} | {name} | {' | '.join(cells)} |",
+                        f"| {place} | {stem.name} | {avg_kernel_size} | {name} | {' | '.join(cells)} |",
                         flush=True,
                     )
     if torch.cuda.is_available():
