@@ -10,7 +10,7 @@ from torch import nn
 
 from pushpull_conv.comparison_layers import BlurPool2d, BlurPoolConv2d, BlurredConv2d, VariedPushPullConv2d
 from pushpull_conv.errors import InputError
-from pushpull_conv.models import ModelSpec, create_model, load_checkpoint, save_checkpoint
+from pushpull_conv.models import ModelSpec, apply_layer_, create_model, load_checkpoint, save_checkpoint
 from pushpull_conv.models.layer_kinds import LAYER_KINDS
 
 
@@ -91,6 +91,14 @@ def test_blurred_convolutions_are_the_first_and_the_strided():
     strided = [module for module in deep.modules() if isinstance(module, nn.Conv2d) and module.stride == (2, 2)]
     assert len(strided) == 5
     assert all(isinstance(module, BlurredConv2d) for module in strided)
+
+
+def test_a_network_that_cannot_be_blurred_is_left_as_it_was():
+    shared = nn.Conv2d(4, 4, 3, stride=2)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), shared, shared)
+    with pytest.raises(InputError, match="is shared by 1, 2"):
+        apply_layer_(network, {"kind": "blurred-conv"})
+    assert [type(module) for module in network] == [nn.Conv2d] * 3
 
 
 def test_the_varied_unit_goes_where_patterns_say_and_with_a_blur():

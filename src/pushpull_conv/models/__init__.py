@@ -3,6 +3,7 @@
 from pushpull_conv.models.checkpoint import ModelSpec, load_checkpoint, load_weights_, save_checkpoint
 from pushpull_conv.models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
 from pushpull_conv.models.create import create_model
+from pushpull_conv.models.layer_kinds import apply_layer_
 from pushpull_conv.models.pretrained import find_checkpoint, load_pretrained, pretrained_folder, pretrained_models
 from pushpull_conv.models.surgery import SwapReport, swap_first_conv_
 
@@ -12,6 +13,7 @@ __all__ = [
     "Classifier",
     "ModelSpec",
     "SwapReport",
+    "apply_layer_",
     "create_model",
     "find_checkpoint",
     "load_checkpoint",

@@ -28,7 +28,8 @@ def apply_layer_(network: nn.Module, layer: Mapping[str, Any]) -> None:
     """Change ``network`` in place as ``layer`` says.
 
     Args:
-        network: A freshly created network.
+        network: A network, not yet wrapped (DDP, FSDP, `torch.compile`) and known to no optimizer. It keeps its
+            weights, but not its function: train or fine-tune it afterwards.
         layer: ``kind``, one of `LAYER_KINDS`, and the settings of that kind.
 
     Raises:
@@ -120,8 +121,8 @@ def _blurred_conv(network: nn.Module, *, blur_kernel_size: int = 3) -> None:
 
 def _blur_convs(network: nn.Module, names: Sequence[str], side: int) -> None:
     """Blur the responses of these convolutions, and the shortcuts that subsample."""
-    for name in names:
-        conv = replaceable_conv(network, name)
+    convs = {name: replaceable_conv(network, name) for name in names}  # all, before the first is replaced
+    for name, conv in convs.items():
         replace_module_(network, name, BlurredConv2d.from_conv2d(conv, blur_kernel_size=side))
     _blur_shortcuts(network, side)
 

@@ -196,7 +196,7 @@ def _refuse_wrapped(model: nn.Module) -> None:
         kinds = {kind.__name__ for kind in type(module).__mro__} & _WRAPPERS
         if kinds or module._compiled_call_impl is not None:
             wrapper = min(kinds) if kinds else "compiled module"
-            raise InputError(f"model is wrapped in a {wrapper}; call swap_first_conv_ before wrapping or compiling it")
+            raise InputError(f"model is wrapped in a {wrapper}; change its layers before wrapping or compiling it")
 
 
 def _group_of(optimizer: Optimizer, weight: Tensor) -> dict[str, Any]:
