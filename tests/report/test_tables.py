@@ -19,7 +19,6 @@ from pushpull_conv.report.tables import (
     scores_csv,
     to_latex,
     to_markdown,
-    to_rich,
 )
 
 
@@ -32,8 +31,8 @@ def scores(results):
     return [score(result, results[0]) for result in results]
 
 
-def printed(table) -> str:
-    console = Console(width=120, file=io.StringIO(), color_system=None)
+def printed(table, width=120) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
     console.print(table)
     return console.file.getvalue()
 
@@ -91,9 +90,20 @@ def test_the_lowest_error_of_each_corruption_is_emphasised(results):
         assert [entry.best for entry in row[2:]] == [entry.text == f"{100 * lowest:.2f}" for entry in row[2:]]
 
 
+def test_a_terminal_that_is_too_narrow_cuts_no_number(make_results):
+    names = ("baseline", "a-variant-with-a-name-of-many-letters")
+    trained = [make_results(f"{name}{seed}", error) for name in names for seed, error in (("", 0.1), ("@2", 0.12))]
+    table = terminal_table(trained, baseline="baseline")
+    wide, narrow = printed(table, 160), printed(table, 72)
+    assert "11.00 ± 1.41" in wide
+    assert max(map(len, narrow.splitlines())) <= 72
+    numbers = re.compile(r"[+−]?\d+(?:[.,]\d+)?")
+    assert sorted(numbers.findall(narrow)) == sorted(numbers.findall(wide))
+
+
 def test_every_table_names_its_scale(results, scores):
     for table in (comparison_table(scores, scores[0]), corruption_table(results)):
-        for text in (to_markdown(table), printed(to_rich(table))):
+        for text in (to_markdown(table), printed(table)):
             assert "in percent" in text
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-import rich.table
 import torch
 from torch import Tensor
 
@@ -22,13 +21,13 @@ from pushpull_conv.report.averages import Row, averaged, trainings_of
 from pushpull_conv.report.sample import Sample
 from pushpull_conv.report.scores import Score, class_errors, find_baseline, score
 from pushpull_conv.report.tables import (
+    Table,
     comparison_table,
     corruption_table,
     corruptions_csv,
     scores_csv,
     to_latex,
     to_markdown,
-    to_rich,
 )
 
 if TYPE_CHECKING:
@@ -229,10 +228,10 @@ def terminal_table(
     kernels: Kernels | None = None,
     alphas: Alphas | None = None,
     provenance: Provenance | None = None,
-) -> rich.table.Table:
+) -> Table:
     """Return the comparison for ``rich.print``; arguments and errors are those of `write_report`."""
     _, scores, place = _scored(results, baseline, kernels or {}, alphas or {}, provenance or {})
-    return to_rich(comparison_table(scores, scores[place]))
+    return comparison_table(scores, scores[place])
 
 
 def _scored(

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -60,6 +62,12 @@ class Table:
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[Entry, ...], ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table for a terminal: in narrow columns if it is too wide otherwise."""
+        wide = to_rich(self)
+        fits = Measurement.get(console, options.update(max_width=10_000), wide).maximum <= options.max_width
+        yield wide if fits else to_rich(self, narrow=True)
 
 
 @dataclass(frozen=True)
@@ -128,17 +136,26 @@ def corruption_table(results: Sequence[Row]) -> Table:
     )
 
 
-def to_rich(table: Table) -> RichTable:
-    """Return the table for a terminal; names are shown as they are, never read as markup."""
+def to_rich(table: Table, *, narrow: bool = False) -> RichTable:
+    """Return the table for a terminal; names are shown as they are, never read as markup.
+
+    In narrow columns a spread stands below its number, and a name takes as many lines as it needs; no number is cut.
+    """
     rich = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     rich.title, rich.caption, rich.caption_justify = Text(table.title), Text(table.caption), "left"
     for column, title in enumerate(table.header):
-        widest = max(len(row[column].text) for row in table.rows)
-        word = max(len(word) for row in table.rows for word in row[column].text.split())  # a spread may take a line
-        whole = widest == word >= len(title)
-        rich.add_column(Text(title), justify="right" if column else "left", no_wrap=whole, min_width=word)
+        texts = title, *(row[column].text for row in table.rows)
+        longest = max(len(word) for text in texts for word in text.replace("± ", "±_").split())
+        rich.add_column(
+            Text(title),
+            justify="right" if column else "left",
+            overflow="fold",
+            width=longest if narrow and column else None,
+        )
     for row in table.rows:
-        rich.add_row(*(Text(entry.text, style="bold green" if entry.best else "") for entry in row))
+        shown = (entry.text.replace(" ± ", "\n± ") if narrow else entry.text for entry in row)
+        styles = ("bold green" if entry.best else "" for entry in row)
+        rich.add_row(*(Text(text, style=style) for text, style in zip(shown, styles, strict=True)))
     return rich
 
 
