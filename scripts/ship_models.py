@@ -15,9 +15,10 @@ from pushpull_conv.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / "src" / "pushpull_conv" / "pretrained"
-RUN = ROOT / "results" / "cifar10-resnet20"
-VARIANTS = ("baseline", "PP3", "PP5", "PP5-trainable")
-"""The models of the run that are shipped: the first is the baseline, the last the best by R_net."""
+NETWORK = "cifar10-resnet20"
+RUN, SEARCH = ROOT / "results" / NETWORK, ROOT / "results" / f"{NETWORK}-search"
+MODELS = (RUN / "baseline", RUN / "PP3", RUN / "PP5", RUN / "PP5-trainable", SEARCH / "BlurredConv")
+"""What is shipped: the first is the baseline, the last the best by R_net."""
 LICENCE = "apache-2.0"
 
 USE = """import torch
@@ -43,17 +44,17 @@ saw no corrupted image. Source: Krizhevsky,
 - The same recipe ends at other weights with a later version of the unit's CPU kernel or on other hardware, as these
   round differently. Counted on another processor, the errors of these weights may differ by a few images of 10,000."""
 BEST = """
-- The variant was chosen by its errors on the test images: it has the best R_net of the five in its recipe."""
+- The variant was chosen by its errors on the test images: it has the best R_net of those in its recipe."""
 
 
-def shipped_name(variant: str) -> str:
-    """Return the name under which a variant of the run is shipped."""
-    return f"{RUN.name}-{variant}".lower()
+def shipped_folder(source: Path, home: Path) -> Path:
+    """Return the folder in ``home`` that a trained variant gets."""
+    return home / f"{NETWORK}-{source.name}".lower()
 
 
-def ship(variant: str, home: Path) -> None:
+def ship(source: Path, home: Path) -> None:
     """Write one model's folder into ``home``, in place of what is there; the baseline comes before the others."""
-    source, folder = RUN / variant, home / shipped_name(variant)
+    folder = shipped_folder(source, home)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     results = dataclasses.replace(Results.load(source / RESULTS_FILE), model=folder.name)
@@ -65,7 +66,7 @@ def ship(variant: str, home: Path) -> None:
 
 
 def _card(model: HubClassifier, source: Path, folder: Path) -> str:
-    baseline = folder.parent / shipped_name(VARIANTS[0])
+    baseline = shipped_folder(MODELS[0], folder.parent)
     return card_text(
         model.spec,
         source,
@@ -74,12 +75,12 @@ def _card(model: HubClassifier, source: Path, folder: Path) -> str:
         title=folder.name,
         use=USE.format(name=folder.name),
         notes=NOTES.format(
-            epochs=load_recipe(str(RUN / RECIPE_FILE)).training.epochs,
-            best=BEST if source.name == VARIANTS[-1] else "",
+            epochs=load_recipe(str(source.parent / RECIPE_FILE)).training.epochs,
+            best=BEST if source == MODELS[-1] else "",
         ),
     )
 
 
 if __name__ == "__main__":
-    for name in VARIANTS:
-        ship(name, HOME)
+    for trained in MODELS:
+        ship(trained, HOME)

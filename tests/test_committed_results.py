@@ -11,12 +11,18 @@ from pushpull_conv.models import load_checkpoint
 from pushpull_conv.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
+CHOSEN = ("BlurredConv", "baseline")
 RUNS = sorted(path.parent for path in (ROOT / "results").glob("*/recipe.yaml"))
 
 
 def results_of(run):
+    """The recipe and its trainings: the first of every variant, all of the baseline, and those of the others so far."""
     recipe = load_recipe(str(run / "recipe.yaml"))
-    return recipe, {one.name: Results.load(run / one.name / "results.json") for one in recipe.trainings}
+    needed = {one.name for one in recipe.trainings if one.name.split("@")[0] in (one.name, recipe.baseline)}
+    done = {folder.parent.name for folder in run.glob("*/results.json")}
+    names = [one.name for one in recipe.trainings if one.name in done]
+    assert needed <= done == set(names)
+    return recipe, {name: Results.load(run / name / "results.json") for name in names}
 
 
 def trainings_of(results, variant):
@@ -55,6 +61,7 @@ def test_the_table_follows_from_the_counts(run):
     base = trainings_of(results, recipe.baseline)
     for name, row in rows.items():
         several = trainings_of(results, name)
+        assert int(row.get("trainings") or 1) == len(several)
         assert {len(result.cells) for result in several} == {75}
         each = [scores_of([result], base) for result in several]
         for measure, value in scores_of(several, base).items():
@@ -80,13 +87,19 @@ def test_the_summary_of_the_readme_follows_from_the_counts():
     rises = sorted(float(rows[name]["clean_error"]) - float(rows["baseline"]["clean_error"]) for name in ("PP3", "PP5"))
     assert " to ".join(f"{100 * rise:.1f}".removesuffix(".0") for rise in rises) + " point of clean error" in summary
     assert len({row["parameters"] for row in rows.values()}) == 1
+    search = ROOT / "results" / "cifar10-resnet20-search" / "report" / "table.csv"
+    blur, base = (next(row for row in csv.DictReader(search.open()) if row["model"] == name) for name in CHOSEN)
+    rise = 100 * (float(blur["clean_error"]) - float(base["clean_error"]))
+    assert f"brings the mean error to {100 * float(blur['mean_error']):.2f} % at {rise:.1f} points more" in summary
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_the_shipped_models_are_those_of_the_recipe(run):
     recipe, results = results_of(run)
-    for variant in recipe.trainings:
-        _, spec = load_checkpoint(run / variant.name / "model.safetensors")
+    for name, result in results.items():
+        variant = recipe.variant(name)
+        _, spec = load_checkpoint(run / name / "model.safetensors")
         assert spec.name == recipe.model.name
         assert spec.pushpull == (variant.pushpull.model_dump() if variant.pushpull else None)
-        assert spec.classes == results[variant.name].header.classes
+        assert spec.layer == (variant.layer.model_dump(mode="json") if variant.layer else None)
+        assert spec.classes == result.header.classes

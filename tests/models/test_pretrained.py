@@ -19,17 +19,19 @@ from pushpull_conv.interop.hub import HubClassifier
 from pushpull_conv.models import load_checkpoint, load_pretrained, pretrained_folder, pretrained_models
 
 ROOT = Path(__file__).parents[2]
-RUN = ROOT / "results" / "cifar10-resnet20"
-VARIANTS = {
-    "cifar10-resnet20-baseline": "baseline",
-    "cifar10-resnet20-pp3": "PP3",
-    "cifar10-resnet20-pp5": "PP5",
-    "cifar10-resnet20-pp5-trainable": "PP5-trainable",
+RUN, SEARCH = ROOT / "results" / "cifar10-resnet20", ROOT / "results" / "cifar10-resnet20-search"
+BASELINE, BEST = "cifar10-resnet20-baseline", "cifar10-resnet20-blurredconv"
+SOURCES = {
+    BASELINE: RUN / "baseline",
+    BEST: SEARCH / "BlurredConv",
+    "cifar10-resnet20-pp3": RUN / "PP3",
+    "cifar10-resnet20-pp5": RUN / "PP5",
+    "cifar10-resnet20-pp5-trainable": RUN / "PP5-trainable",
 }
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ROUNDING = 5
 """Images of 10,000 by which counts may differ on a processor that rounds otherwise; with AVX2 for AVX-512 none did."""
-each = pytest.mark.parametrize("name", VARIANTS)
+each = pytest.mark.parametrize("name", SOURCES)
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def refused(result, *words):
 
 
 def test_the_names_are_those_of_the_folders():
-    assert pretrained_models() == tuple(VARIANTS)
+    assert pretrained_models() == tuple(SOURCES)
     with pytest.raises(InputError, match=r"unknown pretrained model 'cifar10-resnet20-pp4'; did you mean 'cifar10-"):
         load_pretrained("cifar10-resnet20-pp4")
 
@@ -71,10 +73,10 @@ def test_a_model_takes_images_and_is_the_one_that_was_benchmarked(name):
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
         logits = model(images)
-        benchmarked, _ = load_checkpoint(RUN / VARIANTS[name] / "model.safetensors")
+        benchmarked, _ = load_checkpoint(SOURCES[name] / "model.safetensors")
         assert torch.equal(logits, benchmarked(images))
     assert (logits.shape, logits.dtype, model.training) == ((4, 10), torch.float32, False)
-    files = (folder / "model.safetensors" for folder in (pretrained_folder(name), RUN / VARIANTS[name]))
+    files = (folder / "model.safetensors" for folder in (pretrained_folder(name), SOURCES[name]))
     assert next(files).read_bytes() == next(files).read_bytes()
 
 
@@ -87,9 +89,9 @@ def test_hugging_face_reads_the_folder(name):
         assert torch.equal(HubClassifier.from_checkpoint(name)(images), logits)
 
 
-def percents(variant):
+def percents(folder):
     """What a card must print, from the committed counts: the clean error, each corruption's and their mean."""
-    content = json.loads((RUN / variant / "results.json").read_text())
+    content = json.loads((folder / "results.json").read_text())
     errors = {"clean": 1 - content["clean"]["top1"] / content["clean"]["n"]}
     for corruption in CORRUPTIONS:
         cells = [cell for cell in content["cells"] if cell["corruption"] == corruption]
@@ -98,9 +100,9 @@ def percents(variant):
     return errors | {"mean error": sum(errors[corruption] for corruption in CORRUPTIONS) / 15}
 
 
-def measures(variant):
+def measures(folder):
     """MCE, relative mCE and R_net against the baseline in percent, as the papers define them."""
-    own, base = percents(variant), percents("baseline")
+    own, base = percents(folder), percents(SOURCES[BASELINE])
     ratios = [own[name] / base[name] for name in CORRUPTIONS]
     rises = [(own[name] - own["clean"]) / (base[name] - base["clean"]) for name in CORRUPTIONS]
     gain = (base["clean"] - own["clean"] + base["mean error"] - own["mean error"]) / base["clean"]
@@ -115,13 +117,13 @@ def signed(value):
 def test_the_card_prints_what_was_counted(name):
     card = (pretrained_folder(name) / "README.md").read_text()
     rows = dict(re.findall(r"^\| (\S[^|]*?) \| ([^|]+?) \|", card, re.M))
-    own, base = percents(VARIANTS[name]), percents("baseline")
+    own, base = percents(SOURCES[name]), percents(SOURCES[BASELINE])
     expected = {key.replace("_", " ").replace("jpeg", "JPEG"): f"{100 * error:.2f} %" for key, error in own.items()}
     expected["**mean error** over 15 corruptions"] = f"**{expected.pop('mean error')}**"
     assert {key: value for key, value in rows.items() if key in expected} == expected
-    if name != "cifar10-resnet20-baseline":
+    if name != BASELINE:
         assert f"| fog | {100 * own['fog']:.2f} % | {100 * base['fog']:.2f} % |" in card
-        mce, relative, r_net = measures(VARIANTS[name])
+        mce, relative, r_net = measures(SOURCES[name])
         for told in (f"- mCE {mce:.2f} %", f"- relative mCE {relative:.2f} %", f"- R_net {signed(r_net)} %"):
             assert told in card
     for told in (
@@ -133,20 +135,21 @@ def test_the_card_prints_what_was_counted(name):
         "cpu: AMD EPYC",
     ):
         assert told in card, told
-    assert ("best R_net" in card) == (name == "cifar10-resnet20-pp5-trainable")
+    assert ("best R_net" in card) == (name == BEST)
 
 
 def test_the_best_is_the_best():
-    recipe_order = [folder.name for folder in RUN.iterdir() if (folder / "results.json").exists()]
-    assert max(recipe_order, key=lambda variant: measures(variant)[2]) == "PP5-trainable"
+    tried = [folder for run in (RUN, SEARCH) for folder in run.iterdir() if (folder / "results.json").exists()]
+    once = [folder for folder in tried if "@" not in folder.name]  # with the seed of the baseline that is shipped
+    assert max(once, key=lambda folder: measures(folder)[2]) == SOURCES[BEST]
 
 
 def test_the_page_and_the_command_print_the_same_table(pushpull):
     page = (ROOT / "docs" / "pretrained.md").read_text()
     code, out, err = pushpull("models")
     assert (code, err) == (0, "")
-    for name, variant in VARIANTS.items():
-        own, (mce, relative, r_net) = percents(variant), measures(variant)
+    for name, folder in SOURCES.items():
+        own, (mce, relative, r_net) = percents(folder), measures(folder)
         cells = [f"{100 * own['clean']:.2f}", f"{100 * own['mean error']:.2f}", f"{mce:.2f}", f"{relative:.2f}"]
         cells.append(signed(r_net))
         assert f"| `{name}` | {' | '.join(cells)} |" in page
@@ -158,8 +161,8 @@ def test_the_folders_are_what_the_script_makes(tmp_path):
     spec = importlib.util.spec_from_file_location("ship_models", ROOT / "scripts" / "ship_models.py")
     ship_models = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(ship_models)
-    for variant in ship_models.VARIANTS:
-        ship_models.ship(variant, tmp_path)
+    for trained in ship_models.MODELS:
+        ship_models.ship(trained, tmp_path)
     made = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*.*")}
     home = pretrained_folder("cifar10-resnet20-pp3").parent
     shipped = {path.relative_to(home): path.read_bytes() for path in home.rglob("*.*")}
@@ -223,8 +226,8 @@ def test_an_installed_wheel_holds_them_and_asks_no_network(tmp_path):
     assert ran.returncode == 0, ran.stderr
     place, *names = ran.stdout.split()
     assert Path(place).is_relative_to(tmp_path / "installed")
-    assert tuple(names) == tuple(VARIANTS)
-    for name in VARIANTS:
+    assert tuple(names) == tuple(SOURCES)
+    for name in SOURCES:
         folder = tmp_path / "installed" / "pushpull_conv" / "pretrained" / name
         for file in pretrained_folder(name).iterdir():
             assert (folder / file.name).read_bytes() == file.read_bytes()

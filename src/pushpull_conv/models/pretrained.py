@@ -19,6 +19,7 @@ def pretrained_models() -> tuple[str, ...]:
         >>> for name in pretrained_models():
         ...     print(name)
         cifar10-resnet20-baseline
+        cifar10-resnet20-blurredconv
         cifar10-resnet20-pp3
         cifar10-resnet20-pp5
         cifar10-resnet20-pp5-trainable
