@@ -128,10 +128,8 @@ def legend_above(figure: Canvas, looks: Mapping[str, Look]) -> None:
 
 def name_above(figure: Canvas, handles: Mapping[str, Line2D], most: int) -> None:
     """Name marks above the axes in as few rows as the figure has room for, at most ``most`` side by side."""
-    for rows in range(1, len(handles) + 1):
+    for rows in range(math.ceil(len(handles) / most), len(handles) + 1):
         columns = math.ceil(len(handles) / rows)
-        if columns > most:
-            continue
         legend = figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=columns)
         if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
             return

@@ -143,19 +143,18 @@ def to_rich(table: Table, *, narrow: bool = False) -> RichTable:
     """
     rich = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     rich.title, rich.caption, rich.caption_justify = Text(table.title), Text(table.caption), "left"
+    shown = [[entry.text.replace(" ± ", "\n± ") if narrow else entry.text for entry in row] for row in table.rows]
     for column, title in enumerate(table.header):
-        texts = title, *(row[column].text for row in table.rows)
-        longest = max(len(word) for text in texts for word in text.replace("± ", "±_").split())
+        lines = [*title.split(), *(line for texts in shown for line in texts[column].splitlines())]
         rich.add_column(
             Text(title),
             justify="right" if column else "left",
             overflow="fold",
-            width=longest if narrow and column else None,
+            width=max(map(len, lines)) if narrow and column else None,
         )
-    for row in table.rows:
-        shown = (entry.text.replace(" ± ", "\n± ") if narrow else entry.text for entry in row)
+    for row, texts in zip(table.rows, shown, strict=True):
         styles = ("bold green" if entry.best else "" for entry in row)
-        rich.add_row(*(Text(text, style=style) for text, style in zip(shown, styles, strict=True)))
+        rich.add_row(*(Text(text, style=style) for text, style in zip(texts, styles, strict=True)))
     return rich
 
 
