@@ -1,6 +1,10 @@
-"""Write docs/results.md from the committed results, every number from their files: python scripts/results_page.py."""
+"""Write docs/results.md from the committed results: python scripts/results_page.py.
+
+Every number of the tables is from the files of a run, and the text beside them is its ``README.md``.
+"""
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -78,6 +82,7 @@ def _run(run: Path) -> Iterator[str]:
         f"[The report](../{place}/report/index.html) is one page with all figures; `{place}` holds the counts, "
         "the logs and the trained models.\n"
     )
+    yield _notes(run)
     yield (run / "report" / "table.md").read_text(encoding="utf-8")
     for name, caption in FIGURES.items():
         if (run / "report" / "figures" / f"{name}.svg").exists():
@@ -85,6 +90,19 @@ def _run(run: Path) -> Iterator[str]:
     yield ORIGINS
     yield from (_origin(folder) for folder in folders)
     yield ""
+
+
+def _notes(run: Path) -> str:
+    """Return the text of a run's ``README.md`` below its heading, with links that lead on from the page."""
+    text = (run / "README.md").read_text(encoding="utf-8").split("\n", 1)[1].lstrip()
+    text = re.sub(r"\]\(\.\./([\w-]+)/README\.md\)", lambda found: f"](#{_anchor(run.parent / found[1])})", text)
+    return text.replace("](../../docs/", "](")
+
+
+def _anchor(run: Path) -> str:
+    """Return the name that the heading of a run has in the address of the page."""
+    title = load_recipe(str(run / RECIPE_FILE)).title.lower()
+    return re.sub(r"[^\w -]", "", title).replace(" ", "-")
 
 
 def _seeds(recipe: Recipe) -> str:

@@ -1,6 +1,7 @@
 """The results that are committed: the printed tables must follow from the counts."""
 
 import csv
+import re
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -22,6 +23,10 @@ def results_of(run):
     names = [one.name for one in recipe.trainings if one.name in done]
     assert needed <= done == set(names)
     return recipe, {name: Results.load(run / name / "results.json") for name in names}
+
+
+def table_lines(path):
+    return [line for line in path.read_text().splitlines() if line.startswith("|")]
 
 
 def trainings_of(results, variant):
@@ -69,11 +74,14 @@ def test_the_table_follows_from_the_counts(run):
             assert (row[f"{measure}_sd"] and float(row[f"{measure}_sd"])) == pytest.approx(spread, abs=1e-12)
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
-def test_the_readme_prints_the_table_of_the_report(run):
-    table = [line for line in (run / "report" / "table.md").read_text().splitlines() if line.startswith("|")]
-    comparison = table[: 2 + len(load_recipe(str(run / "recipe.yaml")).variants)]
-    assert "\n".join(comparison) in (ROOT / "README.md").read_text()
+def test_the_tables_of_the_readme_are_those_of_the_reports():
+    tables = {
+        "\n".join(table_lines(run / "report" / "table.md")[: 2 + len(load_recipe(str(run / "recipe.yaml")).variants)])
+        for run in RUNS
+    }
+    printed = re.findall(r"^\| Variant .*(?:\n\|.*)*", (ROOT / "README.md").read_text(), re.M)
+    assert len(printed) == 2
+    assert set(printed) <= tables
 
 
 def test_the_summary_of_the_readme_follows_from_the_counts():

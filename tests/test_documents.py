@@ -11,6 +11,7 @@ from pushpull_conv.cli import app
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*/README.md"))]
+DOCUMENTS += sorted(ROOT.glob("results/*/README.md"))
 DOCUMENTS += sorted(ROOT.glob("src/pushpull_conv/pretrained/*/README.md"))
 
 
