@@ -93,7 +93,33 @@ def test_blurred_convolutions_are_the_first_and_the_strided():
     assert all(isinstance(module, BlurredConv2d) for module in strided)
 
 
-def test_a_network_that_cannot_be_blurred_is_left_as_it_was():
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ({"kind": "upsampled-pull", "scale": 3}, "scale is 3"),
+        ({"kind": "blurred-conv", "blur_kernel_size": 9}, "blur kernel_size is 9"),
+        ({"kind": "blurred-conv"}, "'layer2.0.downsample.0' .* has hooks"),
+        ({"kind": "blurpool", "blur_kernel_size": 9}, "blur kernel_size is 9"),
+        ({"kind": "blurpool"}, "'layer2.0.downsample.0' .* has hooks"),
+        ({"kind": "varied-push-pull", "where": ["layer1.*.conv1", "*.downsample.0"]}, "has hooks"),
+        ({"kind": "varied-push-pull", "blur": "blurpool", "avg_kernel_sizes": [3, 4]}, "avg_kernel_size is 4"),
+        ({"kind": "varied-push-pull", "blur": "blurpool"}, "has hooks"),
+        ({"kind": "varied-push-pull", "blur": "blurred-conv"}, "has hooks"),
+        ({"kind": "varied-push-pull", "blur": "blurpool", "where": ["layer1.0.conv1"]}, "where and blur 'blurpool'"),
+        ({"kind": "varied-push-pull", "blur": "blurpol"}, "unknown blur 'blurpol'; did you mean 'blurpool'"),
+    ],
+)  # fmt: skip
+def test_a_network_that_is_refused_is_left_as_it_was(layer, message):
+    network = create_model("torchvision:resnet18", num_classes=3)
+    if "hooks" in message:
+        network.layer2[0].downsample[0].register_forward_hook(lambda module, inputs, output: output)
+    before = repr(network)
+    with pytest.raises(InputError, match=message):
+        apply_layer_(network, layer)
+    assert repr(network) == before
+
+
+def test_a_shared_convolution_is_not_blurred():
     shared = nn.Conv2d(4, 4, 3, stride=2)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), shared, shared)
     with pytest.raises(InputError, match="is shared by 1, 2"):

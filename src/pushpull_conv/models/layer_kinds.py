@@ -6,7 +6,6 @@ Each kind changes the network where its paper says, and keeps every weight and i
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from itertools import pairwise
 from typing import Any
 
 from torch import nn
@@ -82,17 +81,14 @@ def _varied_push_pull(
 
     With ``blur`` the network is blurred besides where the layer of that kind blurs it.
     """
+    if blur is not None:
+        require_name("blur", blur, ("blurpool", "blurred-conv"))
     first, _ = _first_conv(network)
-    units = [first, *_convs_matching(network, where, without=first)]
+    names = [first, *_convs_matching(network, where, without=first)]
     blurred = _convs_to_blur(network) if blur == "blurred-conv" else []
-    if blur == "blurpool":
-        _blurpool(network, blur_kernel_size=blur_kernel_size)
-    elif blurred:
-        _blur_convs(network, [name for name in blurred if name not in units], blur_kernel_size)
-    for name in units:
-        conv = replaceable_conv(network, name)
-        unit = VariedPushPullConv2d.from_conv2d(
-            conv,
+    units = {
+        name: VariedPushPullConv2d.from_conv2d(
+            replaceable_conv(network, name),
             avg_kernel_sizes=avg_kernel_sizes,
             pull_constant=pull_constant,
             alpha=alpha,
@@ -100,6 +96,16 @@ def _varied_push_pull(
             alpha_limit=alpha_limit,
             blur_kernel_size=blur_kernel_size if name in blurred else None,
         )
+        for name in names
+    }
+    if blur == "blurpool":
+        if where:
+            raise InputError("where and blur 'blurpool' are both given; allowed: one of them, or blur 'blurred-conv'")
+        _blurpool(network, blur_kernel_size=blur_kernel_size)
+        units[first].stride = _first_conv(network)[1].stride  # 1 where the blur now subsamples in its stead
+    elif blurred:
+        _blur_convs(network, [name for name in blurred if name not in units], blur_kernel_size)
+    for name, unit in units.items():
         replace_module_(network, name, unit)
 
 
@@ -152,10 +158,30 @@ def _blurpool(network: nn.Module, *, blur_kernel_size: int = 3) -> None:
             f"layer 'blurpool' knows the CIFAR ResNets and torchvision's, not {type(network).__name__}: the blur must "
             "follow the activation, whose place elsewhere it cannot see; choose such a model, or kind 'blurred-conv'"
         )
+    pooled = {}  # all, before the first is replaced
+    for conv, following in _subsamplings(network):
+        taker = replaceable_conv(network, following)
+        stride = (1, 1) if taker is conv else taker.stride
+        pooled[following] = BlurPoolConv2d.from_conv2d(
+            taker, stride=stride, blur_kernel_size=blur_kernel_size, blur_stride=conv.stride[0]
+        )
     _blurpool_stem(network, blur_kernel_size)
-    for block in _blocks(network):
-        _blurpool_block(block, blur_kernel_size)
+    for conv, _ in list(_subsamplings(network)):
+        conv.stride = (1, 1)
+    for name, conv in pooled.items():
+        replace_module_(network, name, conv)
     _blur_shortcuts(network, blur_kernel_size)
+
+
+def _subsamplings(network: nn.Module) -> Iterator[tuple[nn.Conv2d, str]]:
+    """Yield the strided convolutions of the blocks, each with the name of the one to be blurred before.
+
+    That is the one that takes its activation, or in a shortcut itself.
+    """
+    for name, module in network.named_modules():
+        block, _, leaf = name.rpartition(".")
+        if isinstance(module, nn.Conv2d) and module.stride != (1, 1) and name.startswith("layer"):
+            yield module, f"{block}.conv{int(leaf[-1]) + 1}" if leaf.startswith("conv") else name
 
 
 def _blurpool_stem(network: Any, side: int) -> None:
@@ -163,25 +189,8 @@ def _blurpool_stem(network: Any, side: int) -> None:
     if not isinstance(pool, nn.MaxPool2d):
         return
     dense = nn.MaxPool2d(pool.kernel_size, stride=1, padding=pool.padding, dilation=pool.dilation)
-    network.conv1.stride = (1, 1)
     network.maxpool = nn.Sequential(BlurPool2d(side), dense, BlurPool2d(side))
-
-
-def _blurpool_block(block: Any, side: int) -> None:
-    """Move the stride of a block's convolution into the one after it, past the activation."""
-    convs = [name for name in ("conv1", "conv2", "conv3") if hasattr(block, name)]
-    for name, following in pairwise(convs):
-        conv = getattr(block, name)
-        if conv.stride != (1, 1):
-            pooled = BlurPoolConv2d.from_conv2d(
-                getattr(block, following), blur_kernel_size=side, blur_stride=conv.stride[0]
-            )
-            conv.stride = (1, 1)
-            setattr(block, following, pooled)
-    downsample = getattr(block, "downsample", None)
-    if downsample is not None and downsample[0].stride != (1, 1):
-        conv = downsample[0]
-        downsample[0] = BlurPoolConv2d.from_conv2d(conv, stride=1, blur_kernel_size=side, blur_stride=conv.stride[0])
+    network.conv1.stride = (1, 1)
 
 
 def _blur_shortcuts(network: nn.Module, side: int) -> None:
@@ -189,11 +198,6 @@ def _blur_shortcuts(network: nn.Module, side: int) -> None:
     for name, module in list(network.named_modules()):
         if isinstance(module, Subsample) and module.stride > 1:
             replace_module_(network, name, BlurPool2d(side, module.stride))
-
-
-def _blocks(network: Any) -> Iterator[nn.Module]:
-    for name in ("layer1", "layer2", "layer3", "layer4"):
-        yield from getattr(network, name, ())
 
 
 def _is_torchvision_resnet(network: nn.Module) -> bool:

@@ -131,7 +131,7 @@ def replaceable_conv(model: nn.Module, name: str, *, of_timm: bool = False) -> n
     conv = model.get_submodule(name)
     reason = _why_special(conv, of_timm) or _why_entangled(model, conv)
     if reason is not None or not isinstance(conv, nn.Conv2d):
-        raise InputError(f"model's first convolution '{name}' ({type(conv).__name__}) {reason}")
+        raise InputError(f"model's layer '{name}' ({type(conv).__name__}) {reason}")
     return conv
 
 
