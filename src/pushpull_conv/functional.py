@@ -217,4 +217,9 @@ def _taps(side: int, step: int, gap: int) -> list[slice]:
 def autocast_off(x: Tensor) -> AbstractContextManager[object]:
     """Return a context in which autocast leaves what is computed on the device of ``x`` in its own precision."""
     kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    return torch.autocast(kind, enabled=False) if _has_autocast(kind) else nullcontext()
+
+
+@torch.compiler.assume_constant_result  # PyTorch 2.6 cannot trace it
+def _has_autocast(kind: str) -> bool:
+    return torch.amp.is_autocast_available(kind)

@@ -121,6 +121,8 @@ class HubClassifier(Classifier, PyTorchModelHubMixin, library_name="pushpull-con
         token: str | bool | None,
         **settings: Any,
     ) -> "HubClassifier":
+        for name in ("proxies", "resume_download"):  # which huggingface-hub hands over before 1.0
+            settings.pop(name, None)
         if "name" not in settings:
             raise InputError(f"'{model_id}' has no config.json of a pushpull-conv model; save one with save_pretrained")
         model = cls(**settings)
