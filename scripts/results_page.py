@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from markdown.extensions.toc import slugify
+
 from pushpull_conv.benchmark import Header, Results
 from pushpull_conv.comparison import folders_with_results
 from pushpull_conv.files import RECIPE_FILE, RESULTS_FILE, atomic_write
@@ -101,8 +103,7 @@ def _notes(run: Path) -> str:
 
 def _anchor(run: Path) -> str:
     """Return the name that the heading of a run has in the address of the page."""
-    title = load_recipe(str(run / RECIPE_FILE)).title.lower()
-    return re.sub(r"[^\w -]", "", title).replace(" ", "-")
+    return slugify(load_recipe(str(run / RECIPE_FILE)).title, "-")
 
 
 def _seeds(recipe: Recipe) -> str:

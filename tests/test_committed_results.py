@@ -25,8 +25,9 @@ def results_of(run):
     return recipe, {name: Results.load(run / name / "results.json") for name in names}
 
 
-def table_lines(path):
-    return [line for line in path.read_text().splitlines() if line.startswith("|")]
+def comparisons_in(path):
+    """The Markdown tables that compare variants."""
+    return re.findall(r"^\| Variant \| Clean .*(?:\n\|.*)*", path.read_text(), re.M)
 
 
 def trainings_of(results, variant):
@@ -74,14 +75,14 @@ def test_the_table_follows_from_the_counts(run):
             assert (row[f"{measure}_sd"] and float(row[f"{measure}_sd"])) == pytest.approx(spread, abs=1e-12)
 
 
-def test_the_tables_of_the_readme_are_those_of_the_reports():
-    tables = {
-        "\n".join(table_lines(run / "report" / "table.md")[: 2 + len(load_recipe(str(run / "recipe.yaml")).variants)])
-        for run in RUNS
-    }
-    printed = re.findall(r"^\| Variant .*(?:\n\|.*)*", (ROOT / "README.md").read_text(), re.M)
-    assert len(printed) == 2
-    assert set(printed) <= tables
+def test_the_comparisons_that_are_printed_are_those_of_the_reports():
+    tables = {run.name: comparisons_in(run / "report" / "table.md") for run in RUNS}
+    assert comparisons_in(ROOT / "docs" / "results.md") == [table for one in tables.values() for table in one]
+    chosen = ("cifar10-resnet20-seeds", "cifar10-resnet20-search")
+    assert comparisons_in(ROOT / "README.md") == [table for name in chosen for table in tables[name]]
+    for run in RUNS:
+        (table,) = tables[run.name]
+        assert len(table.splitlines()) == 2 + len(load_recipe(str(run / "recipe.yaml")).variants)
 
 
 def test_the_summary_of_the_readme_follows_from_the_counts():
@@ -99,6 +100,19 @@ def test_the_summary_of_the_readme_follows_from_the_counts():
     blur = rows["BlurredConv"]
     rise = 100 * (float(blur["clean_error"]) - float(rows["baseline"]["clean_error"]))
     assert f"brings the mean error to {100 * float(blur['mean_error']):.2f} % at {rise:.1f} points more" in summary
+
+
+def test_the_errors_with_augmentation_in_the_readme_follow_from_the_counts():
+    _, results = results_of(ROOT / "results" / "cifar10-resnet20-augmented")
+    scores = {name: scores_of([result], [results["baseline"]]) for name, result in results.items()}
+    text = " ".join((ROOT / "README.md").read_text().split())
+    mean, clean = (
+        {name: f"{100 * one[key]:.2f} %" for name, one in scores.items()} for key in ("mean_error", "clean_error")
+    )
+    assert f"AugMix alone reaches a mean error of {mean['AugMix']} at {clean['AugMix']} clean, PRIME" in text
+    assert f"PRIME {mean['PRIME']} at {clean['PRIME']};" in text
+    for name in ("AugMix", "PRIME"):
+        assert all(scores[f"{name}+PP3"][key] > scores[name][key] for key in ("mean_error", "clean_error"))
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)

@@ -158,15 +158,15 @@ def _blurpool(network: nn.Module, *, blur_kernel_size: int = 3) -> None:
             f"layer 'blurpool' knows the CIFAR ResNets and torchvision's, not {type(network).__name__}: the blur must "
             "follow the activation, whose place elsewhere it cannot see; choose such a model, or kind 'blurred-conv'"
         )
-    pooled = {}  # all, before the first is replaced
-    for conv, following in _subsamplings(network):
+    subsamplings, pooled = list(_subsamplings(network)), {}  # all, before the first is replaced
+    for conv, following in subsamplings:
         taker = replaceable_conv(network, following)
         stride = (1, 1) if taker is conv else taker.stride
         pooled[following] = BlurPoolConv2d.from_conv2d(
             taker, stride=stride, blur_kernel_size=blur_kernel_size, blur_stride=conv.stride[0]
         )
     _blurpool_stem(network, blur_kernel_size)
-    for conv, _ in list(_subsamplings(network)):
+    for conv, _ in subsamplings:
         conv.stride = (1, 1)
     for name, conv in pooled.items():
         replace_module_(network, name, conv)
