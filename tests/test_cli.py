@@ -124,6 +124,8 @@ def refused(result, *words):
         (["run", "quickstart", "--set", "variants=[{name: a, pushpull: {avg_kernel_size: 4}}]"], ["4", "odd"]),
         (["run", "quickstart", "--set", "variants=[{name: a, pushpull: {avg_kernel_size: -1}}]"], ["-1"]),
         (["run", "quickstart", "--set", "benchmark.frost=no-such-folder"], ["frost", "no-such-folder"]),
+        (["run", "quickstart", "--set", "model.weights=nowhere.pt"], ["nowhere.pt", "does not exist"]),
+        (["run", "quickstart", "--set", "model.weights=pretrained"], ["'resnet20' has no published weights"]),
         (
             ["run", "quickstart", "--set", "benchmark.autocast=bf16"],
             ["autocast dtype 'bf16'", "did you mean 'bfloat16'"],
@@ -177,6 +179,14 @@ def test_a_malicious_checkpoint_is_refused_and_runs_nothing(pushpull, tmp_path, 
         call = ["evaluate", "resnet20", "--weights", name, "--data-set", "digits", "--out", "out"]
         refused(pushpull(*call), name, "refused")
     assert left_behind(tmp_path) == ["bomb.pt", "zipped.pt"]
+
+
+def test_published_weights_for_other_classes_are_not_evaluated(pushpull, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("timm.models._builder.load_pretrained", lambda *_, **__: None)
+    call = ["evaluate", "timm:resnet18", "--weights", "pretrained", "--data-set", "digits", "--out", "out"]
+    refused(pushpull(*call), "weights are 'pretrained'", "know 1000 classes and the data have 10", "recipe")
+    assert left_behind(tmp_path) == []
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(pushpull, model_file, tmp_path, monkeypatch):

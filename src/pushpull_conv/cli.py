@@ -309,7 +309,8 @@ def evaluate(
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the results.")],
     data: DataOption = None,
     weights: Annotated[
-        Path | None, typer.Option("--weights", metavar="FILE", help="Weights for a model given by name.")
+        str | None,
+        typer.Option(metavar="FILE", help="Weights for a model given by name, or **pretrained**: the library's own."),
     ] = None,
     label: Annotated[
         str | None,
@@ -348,7 +349,7 @@ def evaluate(
 
     Example: **pushpull evaluate timm:resnet18 --weights mine.pt --data-set cifar10 --data cifar10 --out results/mine**
 
-    Example: **pushpull evaluate timm:resnet50 --weights mine.pt --data-set imagenet --data imagenet --published
+    Example: **pushpull evaluate timm:resnet50 --weights pretrained --data-set imagenet --data imagenet --published
     ImageNet-C --out results/published**
     """
     from pushpull_conv.data import open_images

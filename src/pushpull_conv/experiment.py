@@ -34,15 +34,15 @@ from pushpull_conv.models import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Classifier,
-    create_model,
+    ModelSpec,
     find_checkpoint,
     load_checkpoint,
-    load_weights_,
     pretrained_models,
+    with_weights,
 )
 from pushpull_conv.provenance import recorded
 from pushpull_conv.ranks import ALONE, Ranks
-from pushpull_conv.training.fit import fit
+from pushpull_conv.training.fit import build, fit
 from pushpull_conv.training.recipe import Recipe, load_recipe
 from pushpull_conv.training.variants import Variant
 
@@ -83,13 +83,15 @@ class Experiment:
             ranks.by_first(self._claim_folder)
 
     def check(self) -> None:
-        """Open the test images and the frost textures, so that what is wrong is said now, not after hours of training.
+        """Open the test images, the frost textures and the weights, so that what is wrong is said now, not hours later.
 
         Raises:
-            InputError: The data or the textures cannot be used, or the images do not fit the benchmark.
+            InputError: The data, the textures or the weights cannot be used, or the images do not fit the benchmark.
         """
         load_frost(self.recipe.benchmark.frost)
         suite_of(self.images("test"), self.recipe.benchmark.suite)
+        if self.recipe.model.weights:
+            build(self.recipe, self.recipe.variant(self.recipe.baseline), self.images("test"))
 
     def run(self) -> Path:
         """Train, benchmark and compare all variants; return the report's page."""
@@ -364,29 +366,23 @@ def error_table(results: Results) -> Table:
     return table
 
 
-def open_classifier(model: str, images: ImageSource, weights: Path | None) -> Classifier:
+def open_classifier(model: str, images: ImageSource, weights: str | None) -> Classifier:
     """Return the classifier that a user names.
 
     Args:
         model: A trained model, as `find_checkpoint` takes it, or a name that `create_model` knows.
         images: What it is to classify; a model that has weights to be given gets as many logits as these have classes.
-        weights: The weights of a model that `create_model` knows; None for a trained one.
+        weights: Those of a model that `create_model` knows, as `with_weights` takes them; None for a trained one.
 
     Raises:
         InputError: There is no such model, the classes differ, or weights are missing, do not fit or are too many.
     """
     if weights is not None:
-        return _with_weights(model, images, weights)
+        if Path(model).is_dir() or Path(model).suffix == ".safetensors" or model in pretrained_models():
+            raise InputError(f"--weights '{weights}' goes with a model's name, but '{model}' holds its own weights")
+        spec = ModelSpec(model, images.num_classes, None, None, IMAGENET_MEAN, IMAGENET_STD)
+        return with_weights(spec, weights)[0]
     classifier, spec = load_checkpoint(find_checkpoint(model, "or another model's name with --weights"))
     if spec.classes != images.classes:
         raise InputError(f"'{model}' was trained on the classes {', '.join(spec.classes)}; {images.name} has others")
     return classifier
-
-
-def _with_weights(model: str, images: ImageSource, weights: Path) -> Classifier:
-    if Path(model).is_dir() or Path(model).suffix == ".safetensors" or model in pretrained_models():
-        raise InputError(f"--weights '{weights}' goes with a model's name, but '{model}' holds its own weights")
-    network = create_model(model, num_classes=images.num_classes)
-    load_weights_(network, weights)
-    published = getattr(network, "pretrained_cfg", {})
-    return Classifier(network, published.get("mean", IMAGENET_MEAN), published.get("std", IMAGENET_STD))

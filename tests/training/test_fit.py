@@ -17,7 +17,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from pushpull_conv.data import load_images
-from pushpull_conv.models import load_checkpoint
+from pushpull_conv.models import load_checkpoint, load_pretrained
 from pushpull_conv.training.callbacks import TrainingProgress
 from pushpull_conv.training.fit import WholeCheckpoints, build, channel_statistics, fit
 from pushpull_conv.training.recipe import load_recipe
@@ -88,6 +88,18 @@ def test_variants_start_from_the_same_weights_and_see_the_same_batches(tmp_path,
     for name, value in plain.items():
         if "running" not in name:
             assert torch.allclose(unit[name], value, atol=1e-6), name
+
+
+@pytest.mark.slow
+def test_training_starts_from_the_recipes_weights(tmp_path, digits):
+    start = ["model.weights=cifar10-resnet20-baseline", "training.epochs=1"]
+    rate = ["training.learning_rate={start: 1.0e-12, top: 1.0e-12, end: 1.0e-12}"]
+    path, _ = train(tmp_path / "unit", digits, overrides=start + rate)
+    tuned, shipped = load_file(path), load_pretrained("cifar10-resnet20-baseline")
+    for name, value in shipped.network.state_dict().items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.allclose(tuned[name], value, atol=1e-6), name
+    assert load_checkpoint(path)[1].mean == pytest.approx(shipped.mean.flatten().tolist())
 
 
 @pytest.mark.slow

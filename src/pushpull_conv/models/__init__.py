@@ -6,6 +6,7 @@ from pushpull_conv.models.create import create_model
 from pushpull_conv.models.layer_kinds import apply_layer_
 from pushpull_conv.models.pretrained import find_checkpoint, load_pretrained, pretrained_folder, pretrained_models
 from pushpull_conv.models.surgery import SwapReport, swap_first_conv_
+from pushpull_conv.models.weights import with_weights
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -23,4 +24,5 @@ __all__ = [
     "pretrained_models",
     "save_checkpoint",
     "swap_first_conv_",
+    "with_weights",
 ]

@@ -3,7 +3,7 @@
 import json
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -129,13 +129,23 @@ def load_checkpoint(path: StrPath) -> tuple[Classifier, ModelSpec]:
     return classifier.eval(), spec
 
 
-def load_weights_(model: nn.Module, path: StrPath) -> None:
+def stored_spec(path: StrPath) -> ModelSpec | None:
+    """Return the spec in a file that `save_checkpoint` wrote, None where the file is another."""
+    if Path(path).suffix != ".safetensors":
+        return None
+    metadata = _read_safetensors(Path(path))[1]
+    return _parse_spec(Path(path), metadata) if _METADATA_KEY in metadata else None
+
+
+def load_weights_(model: nn.Module, path: StrPath, *, new: Collection[str] = ()) -> None:
     """Load weights into ``model`` in place, from any common kind of file, without running code that it may hold.
 
     Args:
         model: A network or a `Classifier`.
         path: A ``.safetensors`` file, or a file that `torch.save` wrote: a state dict or a checkpoint with an entry
             ``"state_dict"``, as Lightning writes. Names may carry the prefixes of Lightning, DDP or ``torch.compile``.
+        new: Names of tensors, such as those of a new last layer, that stay as they are where the file's have another
+            shape.
 
     Raises:
         InputError: The file is absent, damaged, holds more than weights, or belongs to another architecture.
@@ -152,13 +162,14 @@ def load_weights_(model: nn.Module, path: StrPath) -> None:
     path = Path(path)
     tensors = _read_safetensors(path)[0] if path.suffix == ".safetensors" else _read_pickle(path)
     network = model.network if isinstance(model, Classifier) else model
-    _load_state_(network, tensors, path)
+    _load_state_(network, tensors, path, new)
 
 
-def _load_state_(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+def _load_state_(network: nn.Module, tensors: dict[str, Tensor], path: Path, new: Collection[str] = ()) -> None:
     network = getattr(network, "_orig_mod", network)
     expected = network.state_dict()
     tensors = _without_prefixes(tensors, expected)
+    tensors |= {name: expected[name] for name in new if name in tensors and tensors[name].shape != expected[name].shape}
     try:
         result = network.load_state_dict(tensors, strict=False)
     except RuntimeError as error:

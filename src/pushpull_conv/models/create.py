@@ -41,7 +41,8 @@ def create_model(
         layer: In its stead a layer to compare the unit with: its ``kind`` (``"upsampled-pull"``, ``"blurpool"``,
             ``"blurred-conv"``, ``"surround"``, ``"varied-push-pull"``) and the settings of that kind, as
             ``docs/layers.md`` lists them.
-        pretrained: Load the library's published weights, for ``"timm:"`` and ``"torchvision:"`` names.
+        pretrained: Load the library's published weights, for ``"timm:"`` and ``"torchvision:"`` names. For another
+            number of classes than theirs, the last layer starts afresh.
 
     Returns:
         The network, in training mode, on the CPU in float32.
@@ -64,7 +65,7 @@ def create_model(
     if library in _LIBRARIES and library_name:
         if stem is not None:
             raise InputError(f"stem is {stem!r}, but '{name}' has its own; leave stem out")
-        network = _LIBRARIES[library](library_name, num_classes, pretrained)
+        network = _from_library(library, library_name, num_classes, pretrained)
     else:
         network = _own_network(name, num_classes, stem, pretrained)
     if pushpull is not None:
@@ -81,6 +82,31 @@ def create_without_memory(name: str, **settings: Any) -> nn.Module:
             return create_model(name, **settings)
     except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
         return create_model(name, **settings)
+
+
+def pretrained_classes(name: str) -> int:
+    """Return how many classes the published weights of a ``"timm:"`` or ``"torchvision:"`` name know.
+
+    Example:
+        >>> pretrained_classes("timm:resnet18"), pretrained_classes("torchvision:resnet18")
+        (1000, 1000)
+    """
+    library, _, library_name = name.partition(":")
+    if library == "timm":
+        return require_module("timm", "train").get_pretrained_cfg(library_name).num_classes
+    weights = require_module("torchvision.models", "train").get_model_weights(library_name).DEFAULT
+    return len(weights.meta["categories"])
+
+
+def _from_library(library: str, name: str, num_classes: int, pretrained: bool) -> nn.Module:
+    try:
+        return _LIBRARIES[library](name, num_classes, pretrained)
+    except OSError as error:  # every failed download is one
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"the weights of '{library}:{name}' cannot be downloaded ({reason}); check the connection, or give a file "
+            "that holds them"
+        ) from error
 
 
 def _own_network(name: str, num_classes: int, stem: str | None, pretrained: bool) -> nn.Module:
@@ -114,6 +140,8 @@ def _from_timm(name: str, num_classes: int, pretrained: bool = False) -> nn.Modu
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")] if tag else []
     if tag and tag not in tags:
         require_name(f"weights of timm's {architecture}", tag, tags)
+    if pretrained and not timm.get_pretrained_cfg(name).has_weights:
+        raise InputError(f"pretrained is True, but 'timm:{name}' has no published weights; choose another network")
     return timm.create_model(name, pretrained=pretrained, num_classes=num_classes)
 
 
@@ -122,16 +150,16 @@ def _from_torchvision(name: str, num_classes: int, pretrained: bool = False) -> 
     names = models.list_models(module=models)
     if name not in names:
         raise _unknown("torchvision", name, names)
-    weights = models.get_model_weights(name).DEFAULT if pretrained else None
-    if weights is not None and num_classes != len(weights.meta["categories"]):
-        raise InputError(
-            f"num_classes is {num_classes}, but the weights of 'torchvision:{name}' have "
-            f"{len(weights.meta['categories'])}; use 'timm:{name}', which gives them a new last layer"
-        )
     # These two return a tuple in training unless told not to, and warn unless told how to start.
     inception = name in {"googlenet", "inception_v3"}
     options = {"aux_logits": False, "init_weights": not pretrained} if inception else {}
-    return models.get_model(name, weights=weights, num_classes=num_classes, **options)
+    network = models.get_model(name, num_classes=num_classes, **options)
+    if pretrained:
+        trained = models.get_model(name, weights=models.get_model_weights(name).DEFAULT, **options).state_dict()
+        fresh = network.state_dict()
+        fits = {key: value for key, value in trained.items() if value.shape == fresh[key].shape}
+        network.load_state_dict(fresh | fits)
+    return network
 
 
 _LIBRARIES: dict[str, Callable[[str, int, bool], nn.Module]] = {"timm": _from_timm, "torchvision": _from_torchvision}

@@ -27,7 +27,7 @@ from pushpull_conv.data import (
     default_workers,
 )
 from pushpull_conv.files import METRICS_FILE, MODEL_FILE, UNREADABLE_FILE, atomic_write
-from pushpull_conv.models import IMAGENET_MEAN, IMAGENET_STD, Classifier, ModelSpec, save_checkpoint
+from pushpull_conv.models import IMAGENET_MEAN, IMAGENET_STD, Classifier, ModelSpec, save_checkpoint, with_weights
 from pushpull_conv.ranks import ALONE, Ranks
 from pushpull_conv.training.callbacks import EpochLog, KeptEpochs, PlainTermination, TrainingProgress, UnreadableLog
 from pushpull_conv.training.module import BatchAugmentation, ClassifierTraining
@@ -101,9 +101,10 @@ def fit(
 
 
 def build(recipe: Recipe, variant: Variant, images: ImageSource) -> tuple[Classifier, ModelSpec]:
-    """Return the untrained classifier of ``variant`` for ``images``, and the spec that rebuilds it.
+    """Return the classifier of ``variant`` for ``images`` as training starts from it, and the spec that rebuilds it.
 
-    Images in memory are normalised by their own mean and deviation, others by ImageNet's.
+    Images in memory are normalised by their own mean and deviation, others by ImageNet's; with the recipe's weights, as
+    these expect it.
     """
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
@@ -118,7 +119,8 @@ def build(recipe: Recipe, variant: Variant, images: ImageSource) -> tuple[Classi
         classes=images.classes,
         **variant.changes,
     )
-    classifier = spec.build()
+    weights = recipe.model.weights
+    classifier, spec = with_weights(spec, weights, new_head=True) if weights else (spec.build(), spec)
     return classifier.to(memory_format=torch.channels_last) if recipe.training.channels_last else classifier, spec
 
 

@@ -41,6 +41,10 @@ class Model(Section):
 
     name: str
     stem: Literal["cifar", "imagenet"] | None = None
+    weights: Annotated[
+        str | None,
+        Field(description="what training starts from: pretrained, a trained model or a file; null: random weights"),
+    ] = None
 
 
 class LearningRate(Section):

@@ -1,0 +1,75 @@
+"""Classifiers that start from the weights of another: a library's, a trained model's, or those of a file."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from pushpull_conv.errors import InputError
+from pushpull_conv.models.checkpoint import ModelSpec, load_weights_, stored_spec
+from pushpull_conv.models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
+from pushpull_conv.models.create import create_model, create_without_memory, pretrained_classes
+from pushpull_conv.models.pretrained import find_checkpoint, pretrained_models
+
+PRETRAINED = "pretrained"
+
+
+def with_weights(spec: ModelSpec, weights: str, *, new_head: bool = False) -> tuple[Classifier, ModelSpec]:
+    """Build a classifier around the weights of a plain network, in which the spec's unit or layer is then put.
+
+    Args:
+        spec: What to build. Its normalisation gives way to that of the weights: the trained model's or the library's,
+            else ImageNet's.
+        weights: ``"pretrained"`` for those that timm or torchvision publish; a trained model, as `find_checkpoint`
+            takes it; or a file, as `load_weights_` takes it.
+        new_head: Allow weights for another number of classes; the last layer then starts afresh.
+
+    Returns:
+        The classifier, in training mode on the CPU, and the spec that rebuilds it.
+
+    Raises:
+        InputError: There are no such weights, or they belong to another architecture or number of classes.
+
+    Example:
+        >>> spec = ModelSpec("resnet20", 2, None, {"avg_kernel_size": 3}, mean=(0.5,) * 3, std=(0.25,) * 3)
+        >>> classifier, spec = with_weights(spec, "cifar10-resnet20-baseline", new_head=True)
+        >>> classifier.network.conv1.avg_kernel_size, round(spec.mean[0], 3)
+        (3, 0.491)
+    """
+    plain, stored = replace(spec, pushpull=None, layer=None), None
+    if weights == PRETRAINED:
+        network = create_model(spec.name, num_classes=spec.num_classes, stem=spec.stem, pretrained=True)
+        if not new_head:
+            _require_classes(spec)
+    else:
+        file = find_checkpoint(weights) if _is_trained_model(weights) else Path(weights)
+        network = plain.build().network
+        load_weights_(network, file, new=_head(plain) if new_head else ())
+        stored = stored_spec(file)
+    published = getattr(network, "pretrained_cfg", {})
+    mean, std = published.get("mean", IMAGENET_MEAN), published.get("std", IMAGENET_STD)
+    spec = replace(spec, mean=stored.mean if stored else tuple(mean), std=stored.std if stored else tuple(std))
+    classifier = spec.build()
+    classifier.network.load_state_dict(network.state_dict(), strict=False)  # lacks at most what the change brings
+    return classifier, spec
+
+
+def _is_trained_model(weights: str) -> bool:
+    return weights in pretrained_models() or Path(weights).is_dir()
+
+
+def _require_classes(spec: ModelSpec) -> None:
+    if (known := pretrained_classes(spec.name)) != spec.num_classes:
+        raise InputError(
+            f"weights are 'pretrained', those of '{spec.name}' know {known} classes and the data have "
+            f"{spec.num_classes}; fine-tune them first, with a recipe whose model has these weights"
+        )
+
+
+def _head(spec: ModelSpec) -> set[str]:
+    """Return the names of the tensors whose shape follows from the number of classes."""
+    networks: list[nn.Module] = [
+        create_without_memory(spec.name, num_classes=classes, stem=spec.stem) for classes in (2, 3)
+    ]
+    two, three = (network.state_dict() for network in networks)
+    return {name for name, value in two.items() if value.shape != three[name].shape}
