@@ -22,6 +22,14 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 OURS = ROOT / "results" / "cifar10-resnet20-seeds"
 PAPER = ROOT / "results" / "paper" / "shot_noise_cifar10.csv"
+ORDER = (
+    "cifar10-resnet20-seeds",
+    "cifar10-resnet20-search",
+    "cifar10-resnet20-finetuned",
+    "cifar10-resnet20-augmented",
+    "cifar10-resnet20-layers",
+    "cifar10-resnet20",
+)
 FIGURES = {
     "tradeoff": "What each variant gains under corruption, and what it costs on clean images",
     "severity": "The error as the severity rises",
@@ -53,8 +61,16 @@ full precision, ours for 12 in bfloat16 with twice the batch; the images of the 
 
 def page() -> str:
     """Return the whole page as Markdown."""
-    runs = sorted(path.parent for path in (ROOT / "results").glob(f"*/{RECIPE_FILE}"))
-    return "\n".join([HEAD, *("\n".join(_run(run)) for run in runs), BESIDE, *_beside_the_paper(), REASONS])
+    runs = (path.parent for path in (ROOT / "results").glob(f"*/{RECIPE_FILE}"))
+    return "\n".join(
+        [
+            HEAD,
+            *("\n".join(_run(run)) for run in sorted(runs, key=lambda run: ORDER.index(run.name))),
+            BESIDE,
+            *_beside_the_paper(),
+            REASONS,
+        ]
+    )
 
 
 def _beside_the_paper() -> Iterator[str]:
