@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pushpull_conv import InputError
-from pushpull_conv.files import atomic_write, cell_file
+from pushpull_conv.files import atomic_write, cell_file, in_use, is_in_use
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
@@ -52,3 +52,17 @@ def test_other_errors_stay_what_they_are(tmp_path):
 
 def test_the_clean_images_have_a_file_of_their_own():
     assert len({cell_file("clean", 0), *(cell_file("fog", severity) for severity in range(1, 6))}) == 6
+
+
+def test_a_file_is_in_use_as_long_as_any_marks_it(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    assert not is_in_use(file)
+    file.write_text("kept")
+    assert not is_in_use(file)
+    with in_use(file):
+        with in_use(file):
+            assert is_in_use(file)
+        assert is_in_use(file)
+    assert not is_in_use(file)
+    assert file.read_text() == "kept"
+    assert list(tmp_path.iterdir()) == [file]

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from pushpull_conv.errors import InputError
 from pushpull_conv.experiment import Experiment
-from pushpull_conv.files import MODEL_FILE
+from pushpull_conv.files import MODEL_FILE, RECIPE_FILE, in_use
 from pushpull_conv.planning import plan
 from pushpull_conv.training.module import ClassifierTraining
 from pushpull_conv.training.recipe import load_recipe
@@ -51,6 +51,7 @@ def test_what_is_done_takes_no_time(tmp_path):
     recipe = load_recipe("quickstart", ["variants=[baseline]"])
     (tmp_path / "baseline").mkdir()
     (tmp_path / "baseline" / MODEL_FILE).touch()
+    (tmp_path / RECIPE_FILE).write_text(recipe.to_yaml())
     (one,) = plan(Experiment(recipe, tmp_path, data_root=None, console=Console(quiet=True), claim=False))
     assert one.training_seconds == 0
     assert one.benchmark_seconds > 0
@@ -65,11 +66,24 @@ def test_the_command_prints_the_plan_and_does_nothing(pushpull, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["run", "submit"])
-def test_a_dry_run_refuses_the_folder_of_another_recipe(pushpull, tmp_path, command):
-    (tmp_path / "baseline").mkdir()
-    (tmp_path / "baseline" / "last.ckpt").touch()
-    (tmp_path / "recipe.yaml").write_text(load_recipe("quickstart").to_yaml())
-    code, out, err = pushpull(command, "quickstart", "--dry-run", "--out", tmp_path, "--set", "training.epochs=3")
+def refused(result):
+    code, out, err = result
     assert (code, out) == (2, "")
     assert "another recipe (training.epochs is 12 there, 3 here)" in " ".join(err.split())
+
+
+@pytest.mark.parametrize("command", ["run", "submit"])
+@pytest.mark.parametrize("left", ["last.ckpt", "model.safetensors"])
+def test_a_dry_run_refuses_the_folder_of_another_recipe(pushpull, tmp_path, command, left):
+    (tmp_path / "baseline").mkdir()
+    (tmp_path / "baseline" / left).touch()
+    (tmp_path / "recipe.yaml").write_text(load_recipe("quickstart").to_yaml())
+    refused(pushpull(command, "quickstart", "--dry-run", "--out", tmp_path, "--set", "training.epochs=3"))
+
+
+def test_a_folder_is_another_recipes_from_the_start_of_its_training(pushpull, tmp_path):
+    call = ["train", "quickstart", "--out", tmp_path, "--set", "training.epochs=3"]
+    (tmp_path / "recipe.yaml").write_text(load_recipe("quickstart").to_yaml())
+    with in_use(tmp_path / "recipe.yaml"):
+        refused(pushpull(*call, "--variant", "PP3"))
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]

@@ -28,6 +28,8 @@ from pushpull_conv.files import (
     REPORT_FOLDER,
     RESULTS_FILE,
     atomic_write,
+    in_use,
+    is_in_use,
     writable_folder,
 )
 from pushpull_conv.models import (
@@ -112,7 +114,12 @@ class Experiment:
         teacher = None
         if variant.distillation:
             teacher, _ = load_checkpoint(self.train(self.recipe.variant(variant.distillation.teacher)))
-        with recorded(folder, "training", MODEL_FILE) if self.ranks.is_first else contextlib.nullcontext():
+        with contextlib.ExitStack() as meanwhile:
+            if self.ranks.is_first:
+                meanwhile.enter_context(in_use(self.folder / RECIPE_FILE))
+            self.ranks.by_first(self._require_own_folder)  # another recipe may have been started at the same time
+            if self.ranks.is_first:
+                meanwhile.enter_context(recorded(folder, "training", MODEL_FILE))
             return fit(
                 self.recipe,
                 variant,
@@ -193,11 +200,12 @@ class Experiment:
         return self._images[split]
 
     def _require_own_folder(self) -> None:
-        """Refuse the folder if what is done there was done with other settings."""
-        submitted = (self.folder / CLUSTER_FOLDER).exists()
-        if not submitted and not any(self.folder.glob("*/*.ckpt")):
+        """Refuse the folder if what is done there, or is being done now, has other settings."""
+        file, submitted = self.folder / RECIPE_FILE, (self.folder / CLUSTER_FOLDER).exists()
+        begun = (any(self.folder.glob(f"*/{name}")) for name in ("*.ckpt", MODEL_FILE))
+        if not (submitted or any(begun) or is_in_use(file)):
             return
-        stored = load_recipe(str(self.folder / RECIPE_FILE))
+        stored = load_recipe(str(file))
         if difference := _conflict(stored, self.recipe, numbered=submitted):
             raise InputError(f"'{self.folder}' holds a run of another recipe ({difference}); choose another --out")
 

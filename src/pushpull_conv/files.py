@@ -77,15 +77,15 @@ def writable_folder(path: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
-def alone(lock: Path, refusal: str) -> Iterator[None]:
-    """Hold the file ``lock``, which is made and stays; what held it and was killed keeps nobody out.
+def alone(lock: Path, refusal: str, mode: str = "w") -> Iterator[None]:
+    """Hold the file ``lock``, opened in ``mode``; it is made and stays. What held it and was killed keeps nobody out.
 
     Where the system or the file system has no locks, nobody is kept out either.
 
     Raises:
         InputError: Another process holds it; ``refusal`` is the message.
     """
-    with lock.open("w") as held:
+    with lock.open(mode) as held:
         try:
             import fcntl  # not on Windows
 
@@ -95,6 +95,28 @@ def alone(lock: Path, refusal: str) -> Iterator[None]:
         except (ImportError, OSError):
             pass
         yield
+
+
+@contextlib.contextmanager
+def in_use(file: Path) -> Iterator[None]:
+    """Keep ``file`` marked as in use, by any number of processes; one that is killed leaves no mark."""
+    with file.open() as marked:
+        with contextlib.suppress(ImportError, OSError):  # as in `alone`
+            import fcntl
+
+            fcntl.flock(marked, fcntl.LOCK_SH)  # `is_in_use` keeps it for a moment only
+        yield
+
+
+def is_in_use(file: Path) -> bool:
+    """Whether a process has marked ``file``, which may be missing, with `in_use`."""
+    try:
+        with alone(file, "", mode="r+"):
+            return False
+    except OSError:  # missing, or in a folder that is none
+        return False
+    except InputError:
+        return True
 
 
 def cache_folder() -> Path:
