@@ -79,6 +79,23 @@ def test_evaluate_counts_prints_and_keeps(pushpull, model_file, tmp_path):
     assert Results.load(tmp_path / "rounded" / "results.json").header.autocast == "bfloat16"
 
 
+def test_errors_stand_under_their_own_severity(pushpull, model_file, tmp_path):
+    call = ["evaluate", model_file, "--data-set", "digits", "--out", tmp_path / "mine"]
+    assert pushpull(*call, "--corruption", "fog", "--severity", "1")[0] == 0
+    _, out, _ = pushpull(*call, "--corruption", "frost", "--severity", "3")
+    results = Results.load(tmp_path / "mine" / "results.json")
+    rows = {
+        line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:5]]
+        for line in out.splitlines()
+        if "│" in line
+    }
+    fog, frost = (f"{100 * results.cells[key].error:.2f}" for key in (("fog", 1), ("frost", 3)))
+    assert rows["fog"] == [fog, "", fog]
+    assert rows["frost"] == ["", frost, frost]
+    refused(pushpull(*call[:-1], tmp_path / "other", "--label", "two\nlines"), "label is 'two\\nlines'")
+    assert not (tmp_path / "other" / "cells").exists()
+
+
 def test_a_timm_model_is_evaluated_like_a_run(pushpull, tmp_path):
     network = create_model("timm:resnet18", num_classes=10)
     torch.save(network.state_dict(), tmp_path / "mine.pt")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pushpull_conv import InputError
-from pushpull_conv.files import atomic_write, cell_file, in_use, is_in_use
+from pushpull_conv.files import alone, atomic_write, cell_file, in_use, is_in_use
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
@@ -52,6 +52,15 @@ def test_other_errors_stay_what_they_are(tmp_path):
 
 def test_the_clean_images_have_a_file_of_their_own():
     assert len({cell_file("clean", 0), *(cell_file("fog", severity) for severity in range(1, 6))}) == 6
+
+
+def test_a_lock_that_was_removed_meanwhile_is_not_held(tmp_path, monkeypatch):
+    """Who removes it at the end may do so between another's opening of it and locking it."""
+    fcntl = pytest.importorskip("fcntl")
+    lock, flock = tmp_path / "lock", fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", lambda *given: (lock.unlink(), flock(*given)))
+    with pytest.raises(InputError, match="wait"), alone(lock, "wait"):
+        pass
 
 
 def test_a_file_is_in_use_as_long_as_any_marks_it(tmp_path):

@@ -149,22 +149,22 @@ class Experiment:
             InputError: The variant is not trained.
         """
         for folder, label in self._models(variant):
-            classifier, _ = load_checkpoint(folder / MODEL_FILE)
+            classifier = open_classifier(str(folder / MODEL_FILE), self.images("test"))
             with _cell_bar(label, self.console) as on_cell:
                 count_cells(classifier, self.images("test"), cells, **self._settings(folder, label), on_cell=on_cell)
 
     def _models(self, variant: Variant) -> list[tuple[Path, str]]:
         """The folders and labels of what there is to benchmark of a variant: its kept epochs, and at the end itself."""
         folder = self.folder / variant.name
-        kept = sorted((folder / EPOCHS_FOLDER).glob("*"))
+        kept = sorted((folder / EPOCHS_FOLDER).glob("[0-9]*"))
         return [*((earlier, f"{variant.name}, epoch {int(earlier.name)}") for earlier in kept), (folder, variant.name)]
 
     def _benchmark(self, folder: Path, label: str) -> Results:
         """Benchmark the model in ``folder``, or read its finished results."""
         if self.ranks.by_first((folder / RESULTS_FILE).exists):
             return Results.load(folder / RESULTS_FILE)
-        classifier, _ = load_checkpoint(folder / MODEL_FILE)
         images, settings = self.images("test"), self._settings(folder, label)
+        classifier = open_classifier(str(folder / MODEL_FILE), images)
         with recorded(folder, "benchmark", RESULTS_FILE) if self.ranks.is_first else contextlib.nullcontext():
             with _cell_bar(label, self.console) as on_cell:
                 count_cells(classifier, images, self.ranks.share(wanted_cells()), **settings, on_cell=on_cell)
@@ -369,12 +369,13 @@ def error_table(results: Results) -> Table:
         column.justify = "right"
     table.add_row("clean", *[""] * len(severities), f"{100 * results.clean_error:.2f}", end_section=True)
     for name, errors in results.errors.items():
-        cells = [f"{100 * error:.2f}" for error in (*errors, sum(errors) / len(errors))]
-        table.add_row(name.replace("_", " "), *cells)
+        by_severity = dict(zip(results.severities[name], errors, strict=True))
+        cells = [f"{100 * by_severity[severity]:.2f}" if severity in by_severity else "" for severity in severities]
+        table.add_row(name.replace("_", " "), *cells, f"{100 * sum(errors) / len(errors):.2f}")
     return table
 
 
-def open_classifier(model: str, images: ImageSource, weights: str | None) -> Classifier:
+def open_classifier(model: str, images: ImageSource, weights: str | None = None) -> Classifier:
     """Return the classifier that a user names.
 
     Args:

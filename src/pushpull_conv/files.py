@@ -90,6 +90,8 @@ def alone(lock: Path, refusal: str, mode: str = "w") -> Iterator[None]:
             import fcntl  # not on Windows
 
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not (lock.exists() and os.path.samestat(os.fstat(held.fileno()), lock.stat())):
+                raise InputError(refusal)  # it was removed by who held it, and may be another's by now
         except BlockingIOError as error:
             raise InputError(refusal) from error
         except (ImportError, OSError):

@@ -37,7 +37,11 @@ def make(cells=None, **changes) -> Results:
 def any_results(draw) -> Results:
     keys = st.tuples(st.sampled_from(CORRUPTIONS + EXTRA_CORRUPTIONS), st.sampled_from(SEVERITIES))
     counts = st.builds(lambda a, b: cell(a, b, 0), st.integers(0, 4), st.integers(0, 6))
-    return make(draw(st.dictionaries(keys, counts, max_size=20)), clean=draw(counts), model=draw(st.text()))
+    return make(
+        draw(st.dictionaries(keys, counts, max_size=20)),
+        clean=draw(counts),
+        model=draw(st.text().filter(str.isprintable)),
+    )
 
 
 @given(any_results())
@@ -118,6 +122,18 @@ def test_unknown_cells_are_refused():
 
 
 # Files that cannot be
+
+
+@pytest.mark.parametrize("label", ["two\nlines", "a bell\a", "\u202ereversed"])
+def test_a_label_that_cannot_be_printed_is_refused(label):
+    with pytest.raises(InputError, match="signs that can be printed"):
+        make(model=label)
+
+
+def test_severities_go_with_the_errors():
+    results = make({("fog", 5): cell(1, 2, 0), ("frost", 3): cell(2, 2, 0), ("fog", 1): cell(4, 3, 0)})
+    assert results.severities == {"frost": (3,), "fog": (1, 5)}
+    assert results.errors["fog"] == (results.cells["fog", 1].error, results.cells["fog", 5].error)
 
 
 def test_a_missing_file(tmp_path):

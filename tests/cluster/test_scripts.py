@@ -152,6 +152,30 @@ def test_at_the_time_limit_a_task_that_got_on_is_queued_again_however_often(run,
     assert (done.status, done.requeued) == (128 + signal.SIGTERM, requeued)
 
 
+@pytest.mark.parametrize(
+    ("array", "made", "requeued"),
+    [
+        ("train", "PP3/last.ckpt", []),
+        ("benchmark-PP3", "PP3/cells/gaussian_noise-2.json", ["requeue 7_0"]),
+        ("benchmark-PP3", "PP3/epochs/002/cells/gaussian_noise-2.json", ["requeue 7_0"]),
+        ("benchmark-PP3", "PP3/cells/fog-2.json", []),
+        ("benchmark-PP3", "baseline/cells/gaussian_noise-2.json", []),
+    ],
+)
+def test_what_other_tasks_got_done_at_the_time_limit_does_not_count(run, tmp_path, array, made, requeued):
+    """The first task trains the baseline, or counts the clean images and Gaussian noise."""
+    file = run.folder / made
+    file.parent.mkdir(parents=True)
+    text = script(run, array, python=program(tmp_path, f"sleep 0.1; touch {file}; exec sleep 30"))
+    assert attempt(text, tmp_path, restarts=50, signal_after=file).requeued == requeued
+
+
+@pytest.mark.parametrize("sign", ['"', "\\", "\n"])
+def test_a_folder_whose_logs_slurm_could_not_write_is_refused(tmp_path, sign):
+    with pytest.raises(InputError, match="has a sign that SLURM cannot write a log to; choose another --out"):
+        script(Run(tmp_path / f"a{sign}b", "small", 3, {"PP3": None}), "train")
+
+
 def test_setup_that_fails_ends_the_task(run, tmp_path):
     text = script(run, "train", Resources(setup=("false", "echo never")), python="echo")
     done = attempt(text, tmp_path)

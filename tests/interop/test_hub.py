@@ -112,6 +112,14 @@ def test_a_partial_benchmark_has_no_mean_error(pushpull, tmp_path):
     assert [result.dataset_type for result in card.data.eval_results] == ["digits"]
     assert "mean error" not in card.text
     assert "over the severities 3" in card.text
+    pushpull("evaluate", tmp_path / "model", *call[:4], "--corruption", "frost", "--severity", "5")
+    assert "over the severities that were run of each" in model.generate_model_card(run=tmp_path / "out").text
+
+
+def test_a_card_tells_the_seed_of_its_own_training():
+    run = RUN.parent / "cifar10-resnet20-seeds" / "PP3@1236"
+    text = HubClassifier.from_checkpoint(run).generate_model_card(run=run).text
+    assert "The variant `PP3@1236` of this recipe, training seed 1236." in text
 
 
 def test_weights_are_all_that_is_read(tmp_path):

@@ -44,6 +44,15 @@ def test_they_are_the_functions_of_the_same_errors():
     assert len(metrics.compute_groups) == 1, "the two share their counts"
 
 
+def test_a_call_counts_as_an_update_does():
+    called, updated = MeanError(), MeanError()
+    for name, severity in CELLS:
+        batch = batch_of((name, severity))
+        assert called(*batch, corruption=name, severity=severity) is None
+        updated.update(*batch, corruption=name, severity=severity)
+    assert called.compute() == updated.compute()
+
+
 class Linear(nn.Module):
     """A classifier of uint8 images."""
 

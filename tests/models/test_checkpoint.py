@@ -1,5 +1,7 @@
+import errno
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 import safetensors
@@ -45,6 +47,16 @@ def checkpoint(tmp_path):
     return tmp_path / "run" / "model.safetensors", classifier
 
 
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"model\.safetensors' cannot be written: No space left on device; free"):
+        save_checkpoint(tmp_path / "model.safetensors", SPEC.build(), SPEC)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_checkpoint_gives_back_the_classifier_and_its_spec(checkpoint):
     path, classifier = checkpoint
     loaded, spec = load_checkpoint(path)
@@ -82,11 +94,11 @@ def test_a_failed_save_leaves_the_old_file(checkpoint, monkeypatch):
     path, classifier = checkpoint
     before = path.read_bytes()
 
-    def fail(tensors, filename, metadata):
-        filename.write_bytes(b"half")
+    def fail(file, content):
+        file.write_text("half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
         save_checkpoint(path, classifier, SPEC)
     assert path.read_bytes() == before

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from xml.etree import ElementTree
 
 import matplotlib
@@ -50,6 +51,13 @@ def plots(results, scores, looks, epochs):
             epochs_figure(epochs, "baseline", looks),
         )
     }
+
+
+def test_an_epoch_at_which_the_baseline_makes_no_errors_is_a_gap(make_results, looks):
+    perfect = make_results("baseline", 0.0)
+    of = {"baseline": {1: make_results("baseline", 0.2), 2: perfect}, "PP3": {1: make_results("PP3"), 2: perfect}}
+    gains = marked(epochs_figure(of, "baseline", looks), "epochs-gain-1").get_ydata()
+    assert [math.isnan(gain) for gain in gains] == [False, True]
 
 
 def marked(figure, mark):

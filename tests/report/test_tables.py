@@ -145,6 +145,12 @@ def test_latex_keeps_the_number_of_columns_and_escapes_labels(make_results):
     assert "{lrrrrr}" in text
 
 
+@pytest.mark.parametrize("label", ["[ours] PP3", "*star"])
+def test_latex_rows_do_not_lend_their_start_to_the_end_of_the_row_before(make_results, label):
+    scores = [score(make_results(name, 0.16), make_results("baseline")) for name in ("baseline", label)]
+    assert f"\n{{}}{label} & " in to_latex(comparison_table(scores, scores[0]))
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed (Debian: texlive-latex-base)")
 def test_latex_compiles_and_fits_the_column(results, make_results, kernels, provenance, tmp_path):
     """Alone and in a narrow column, with labels of every sign that TeX reads otherwise."""

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -163,11 +164,12 @@ def test_a_checkpoint_replaces_the_last_one_only_when_it_is_whole(tmp_path, monk
     path, checkpoints = tmp_path / "last.ckpt", WholeCheckpoints()
     checkpoints.save_checkpoint({"epoch": 1}, path)
 
-    def stop_half_way(checkpoint, file):
-        file.write_bytes(b"half")
+    def stop_half_way(file, content):
+        with file.open("wb") as half:
+            half.write(content[:100])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch, "save", stop_half_way)
+    monkeypatch.setattr(Path, "write_bytes", stop_half_way)
     with pytest.raises(KeyboardInterrupt):
         checkpoints.save_checkpoint({"epoch": 2}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}

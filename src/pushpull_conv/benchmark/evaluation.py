@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pushpull_conv._version import __version__
-from pushpull_conv.benchmark.results import NAMES, Cell, Header, Results, ordered
+from pushpull_conv.benchmark.results import NAMES, Cell, Header, Results, ordered, require_printable
 from pushpull_conv.benchmark.store import CLEAN, CellStore
 from pushpull_conv.benchmark.suites import Suite, suite_of
 from pushpull_conv.benchmark.versions import Generated, Published, Versions
@@ -179,6 +179,7 @@ def count_cells(
         require_name("autocast dtype", autocast, AUTOCAST_DTYPES)
     if batch_size < 1:
         raise InputError(f"batch_size must be 1 or more, not {batch_size}")
+    require_printable(label)
     versions: Versions
     if published is None:
         versions = generated(source, chosen, seed=seed, frost=frost, jpeg=jpeg)

@@ -134,7 +134,8 @@ class Results:
         cells: Counts by (corruption, severity).
 
     Raises:
-        InputError: A cell counts other images than the header says, or is of an unknown corruption or severity.
+        InputError: A cell counts other images than the header says, or is of an unknown corruption or severity; or the
+            label holds what cannot be printed.
     """
 
     model: str
@@ -143,6 +144,7 @@ class Results:
     cells: Mapping[tuple[str, int], Cell]
 
     def __post_init__(self) -> None:
+        require_printable(self.model)
         for corruption, severity in self.cells:
             require_name("corruption", corruption, NAMES)
             if severity not in SEVERITIES:
@@ -164,6 +166,14 @@ class Results:
         found: dict[str, tuple[float, ...]] = {}
         for corruption, severity in ordered(self.cells):
             found[corruption] = (*found.get(corruption, ()), self.cells[corruption, severity].error)
+        return found
+
+    @property
+    def severities(self) -> dict[str, tuple[int, ...]]:
+        """The severities that were run, mildest first, by corruption, as in `errors`."""
+        found: dict[str, tuple[int, ...]] = {}
+        for corruption, severity in ordered(self.cells):
+            found[corruption] = (*found.get(corruption, ()), severity)
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -210,6 +220,12 @@ class Results:
             raise InputError(f"results file '{path}': {error}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"'{path}' is not a results file; write one with pushpull evaluate") from error
+
+
+def require_printable(label: str) -> None:
+    """Raise `InputError` where a label has characters that no table can show, such as a line's end."""
+    if not label.isprintable():
+        raise InputError(f"label is {label!r}; allowed: letters, digits, spaces and signs that can be printed")
 
 
 def check_comparable(results: Sequence[Results]) -> None:

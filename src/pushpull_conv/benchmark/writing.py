@@ -240,13 +240,12 @@ def _write_labels(source: ImageSource, path: Path) -> None:
 def _write_array(versions: Generated, corruption: str, path: Path) -> None:
     source = versions.source
     shape = (len(SEVERITIES) * len(source), *source.size, 3)
-    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    place = 0
-    for severity in SEVERITIES:
-        for batch in versions.batches((corruption, severity), _BATCH, _CPU):
-            pixels[place : place + len(batch.images)] = batch.images.permute(0, 2, 3, 1).numpy()
-            place += len(batch.images)
-    pixels.flush()
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:  # not mapped, which on a full disk ends the process
+        np.lib.format.write_array_header_1_0(file, header)
+        for severity in SEVERITIES:
+            for batch in versions.batches((corruption, severity), _BATCH, _CPU):
+                file.write(batch.images.permute(0, 2, 3, 1).contiguous().numpy().data)
 
 
 def _write_jpegs(versions: Generated, key: tuple[str, int], folder: Path) -> None:

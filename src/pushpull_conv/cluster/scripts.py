@@ -113,7 +113,7 @@ def render(
         options="\n".join(f'    "{task.options}"' for task in members),
         setup="\n".join(["set -e", *threads, *resources.setup, "set +e"]),
         command=shlex.join(_command(run, array, devices, python, data)),
-        run=shlex.quote(str(run.folder)),
+        progress=_progress(run, array),
         restarts=RESTARTS,
     )
 
@@ -130,8 +130,21 @@ def _command(run: Run, array: str, devices: int, python: str, data: Path | None)
     ]
 
 
+def _progress(run: Run, array: str) -> str:
+    """The call of find that shows what a task has finished since it began; its options end with what it works on."""
+    folder, last = shlex.quote(str(run.folder)), "${options[SLURM_ARRAY_TASK_ID]##* }"
+    if array == TRAIN:
+        return f'find {folder}/"{last}" -newermt "@$began" -name last.ckpt'
+    if array == COMPARE:
+        return f'find {folder} -newermt "@$began" \\( -name last.ckpt -o -path "*/cells/*" \\)'
+    variant = shlex.quote(str(run.folder / array.partition("-")[2]))
+    return f'find {variant} -newermt "@$began" -path "*/cells/{last}-*"'
+
+
 def _escaped(folder: Path) -> str:
-    """A folder in a pattern of SLURM's for file names."""
+    """A folder in a pattern of SLURM's for file names; `InputError` where there is none for it."""
+    if set(str(folder)) & set('"\\\n'):
+        raise InputError(f"folder {str(folder)!r} has a sign that SLURM cannot write a log to; choose another --out")
     return str(folder).replace("%", "%%")
 
 
@@ -163,7 +176,7 @@ fi
 [ "$status" -eq 0 ] && exit
 
 # Status 2 is wrong input, which stays wrong. Anything else may pass: this task alone is queued again, and resumes.
-got_on() {{ find {run} -newermt "@$began" \\( -name last.ckpt -o -path "*/cells/*" \\) | grep -q .; }}
+got_on() {{ {progress} | grep -q .; }}
 if [ "$status" -ne 2 ] && {{ [ "$restarts" -lt {restarts} ] || {{ [ "$at_limit" ] && got_on; }}; }}; then
     echo "== ended with status $status; back to the queue"
     scontrol requeue "$task"

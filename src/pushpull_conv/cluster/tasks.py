@@ -86,7 +86,7 @@ class Run:
     def _models(self, variant: str) -> list[Path]:
         """The folders of what is benchmarked of a variant: its kept epochs and itself."""
         folder = self.folder / variant
-        return [*(folder / EPOCHS_FOLDER).glob("*"), folder]
+        return [*(folder / EPOCHS_FOLDER).glob("[0-9]*"), folder]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -132,10 +132,11 @@ def _in_force(pushpull: Mapping[str, Any]) -> dict[str, Any]:
 def _errors(results: Results, baseline: Results | None) -> str:
     header = results.header
     made = "" if header.seed is None else f", seed {header.seed}, frost {header.frost}"
-    severities = ", ".join(str(level) for level in sorted({severity for _, severity in results.cells}))
+    alike = set(results.severities.values())
+    severities = ", ".join(map(str, *alike)) if len(alike) == 1 else "that were run of each" if alike else "none"
     text = (
         f"## Errors\n\nTop-1 error on the {header.images:,} {header.split} images of {header.data}, clean and under "
-        f"common corruptions ({_PAPERS['benchmark']}), averaged over the severities {severities or 'none'}. Suite "
+        f"common corruptions ({_PAPERS['benchmark']}), averaged over the severities {severities}. Suite "
         f"{header.suite}, revision {header.revision}; images {header.origin}{made}.\n\n"
     )
     if baseline is None:
@@ -191,11 +192,11 @@ def _training(run: Path) -> list[str]:
         sections.append(f"## Training\n\n{facts}")
     file = run.resolve().parent / RECIPE_FILE
     if file.exists():
-        recipe = load_recipe(str(file))
-        variants = [variant.name for variant in recipe.variants]
-        which = f"The variant `{run.resolve().name}` of this recipe. " if run.resolve().name in variants else ""
+        recipe, name = load_recipe(str(file)), run.resolve().name
+        trained = {training.name: recipe.seed_of(training) for training in recipe.trainings}
+        which = f"The variant `{name}` of this recipe, training seed {trained[name]}.\n\n" if name in trained else ""
         stored = file.read_text(encoding="utf-8").strip()
-        sections.append(f"## Recipe\n\n{which}Training seed {recipe.seed}.\n\n```yaml\n{stored}\n```")
+        sections.append(f"## Recipe\n\n{which}```yaml\n{stored}\n```")
     return sections
 
 

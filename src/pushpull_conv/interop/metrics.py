@@ -57,6 +57,10 @@ class _CorruptionMetric(Metric):
         self.right[row, severity - 1] += (ranks == 0).sum()
         self.not_finite += (ranks < 0).sum()
 
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        """Count one batch, as `update`; a batch is of one corruption and has no value of its own."""
+        self.update(*args, **kwargs)
+
     def _errors(self) -> dict[str, list[float]]:
         """The error of each severity that was seen, by corruption."""
         if self.not_finite:

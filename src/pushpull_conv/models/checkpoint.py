@@ -89,8 +89,9 @@ def save_checkpoint(path: StrPath, classifier: Classifier, spec: ModelSpec) -> N
         for name, value in network.state_dict().items()
     }
     _require_fit(tensors, spec)
+    content = safetensors.save(tensors, metadata={_METADATA_KEY: json.dumps(asdict(spec))})
     with atomic_write(path) as temporary:
-        safetensors.save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(asdict(spec))})
+        temporary.write_bytes(content)  # what safetensors itself raises on a full disk is no OSError
 
 
 def _require_fit(tensors: Mapping[str, Tensor], spec: ModelSpec) -> None:

@@ -28,7 +28,8 @@ def with_weights(spec: ModelSpec, weights: str, *, new_head: bool = False) -> tu
         The classifier, in training mode on the CPU, and the spec that rebuilds it.
 
     Raises:
-        InputError: There are no such weights, or they belong to another architecture or number of classes.
+        InputError: There are no such weights, or they belong to another architecture or number of classes, or were
+            trained with a unit or layer in the network.
 
     Example:
         >>> spec = ModelSpec("resnet20", 2, None, {"avg_kernel_size": 3}, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -43,9 +44,14 @@ def with_weights(spec: ModelSpec, weights: str, *, new_head: bool = False) -> tu
             _require_classes(spec)
     else:
         file = find_checkpoint(weights) if _is_trained_model(weights) else Path(weights)
+        stored = stored_spec(file)
+        if stored and (stored.pushpull or stored.layer):
+            raise InputError(
+                f"weights '{weights}' were trained with {stored.pushpull or stored.layer} in the network, and a plain "
+                "one would compute something else with them; give those of a plain network, or use the model itself"
+            )
         network = plain.build().network
         load_weights_(network, file, new=_head(plain) if new_head else ())
-        stored = stored_spec(file)
     published = getattr(network, "pretrained_cfg", {})
     mean, std = published.get("mean", IMAGENET_MEAN), published.get("std", IMAGENET_STD)
     spec = replace(spec, mean=stored.mean if stored else tuple(mean), std=stored.std if stored else tuple(std))

@@ -38,11 +38,11 @@ class Average:
 
         A corruption whose severities differ between the trainings is left out.
         """
-        first, *others = (result.errors for result in self.trainings)
+        first, *others = self.trainings
         return {
-            name: tuple(map(fmean, zip(errors, *(other[name] for other in others), strict=True)))
-            for name, errors in first.items()
-            if all(len(other.get(name, ())) == len(errors) for other in others)
+            name: tuple(map(fmean, zip(*(result.errors[name] for result in self.trainings), strict=True)))
+            for name, severities in first.severities.items()
+            if all(other.severities.get(name) == severities for other in others)
         }
 
 

@@ -1,5 +1,6 @@
 """Figures of a comparison made of lines: error against severity, and the trade with the clean error."""
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
@@ -173,6 +174,8 @@ def epochs_figure(epochs: Mapping[str, Mapping[int, Results]], baseline: str, lo
 
 
 def _r_net_of(result: Results, baseline: Results) -> float:
+    if not (baseline.clean_error and mean_error(baseline)):
+        return math.nan  # a gap in the line
     return r_net(result.clean_error, mean_error(result), baseline.clean_error, mean_error(baseline))
 
 

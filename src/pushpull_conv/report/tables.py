@@ -203,7 +203,7 @@ def to_latex(table: Table) -> str:
         r"\toprule",
         " & ".join(map(_tex, table.header)) + r" \\",
         r"\midrule",
-        *(rf"{row} \\" for row in rows),
+        *(rf"{{}}{row} \\" if row.startswith(("[", "*")) else rf"{row} \\" for row in rows),  # or \\ takes them
         r"\bottomrule",
         r"\end{tabular}}",
         r"\end{table}",

@@ -1,5 +1,6 @@
 """Train one variant of a recipe, resuming where an earlier call was stopped."""
 
+import io
 import logging
 import warnings
 from pathlib import Path
@@ -214,8 +215,10 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint beside its place and move it there."""
+        content = io.BytesIO()  # what torch raises on a full disk is no OSError
+        torch.save(checkpoint, content)
         with atomic_write(path) as temporary:
-            torch.save(checkpoint, temporary)
+            temporary.write_bytes(content.getbuffer())
 
 
 def _trainer(recipe: Recipe, folder: Path, device: torch.device, callbacks: list[Callback], ranks: Ranks) -> Trainer:

@@ -45,7 +45,7 @@ fi
 [ "$status" -eq 0 ] && exit
 
 # Status 2 is wrong input, which stays wrong. Anything else may pass: this task alone is queued again, and resumes.
-got_on() { find /runs/quickstart -newermt "@$began" \( -name last.ckpt -o -path "*/cells/*" \) | grep -q .; }
+got_on() { find /runs/quickstart/"${options[SLURM_ARRAY_TASK_ID]##* }" -newermt "@$began" -name last.ckpt | grep -q .; }
 if [ "$status" -ne 2 ] && { [ "$restarts" -lt 3 ] || { [ "$at_limit" ] && got_on; }; }; then
     echo "== ended with status $status; back to the queue"
     scontrol requeue "$task"
