@@ -312,6 +312,7 @@ def test_compare_needs_results_and_a_baseline(pushpull, model_file, tmp_path):
     results_with(pushpull, model_file, tmp_path / "a", *CELLS)
     call = ["compare", tmp_path / "a", "--baseline", "b", "--out", tmp_path / "report"]
     refused(pushpull(*call), "unknown baseline 'b'", "a")
+    refused(pushpull(*call, "--baseline", "a"), "results of 'a' lack 74 of the 75 cells", "without --corruption")
     assert not (tmp_path / "report").exists()
 
 

@@ -44,7 +44,7 @@ OUTSIDE = {
     "yaml": {"training", "cluster"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
-    "timm": {"models", "interop"},
+    "timm": {"models", "interop", "training"},
     "torchmetrics": {"interop"},
     "huggingface_hub": {"interop"},
     "torchvision": {"models", "data", "augment"},

@@ -137,6 +137,32 @@ def test_functional_call_under_grad_and_vmap():
         torch.testing.assert_close(per_image[name].sum(0), parameter.grad, atol=1e-3, rtol=1e-4)
 
 
+@pytest.mark.parametrize("transformed", ["jvp", "grad", "vmap"])
+def test_a_compiled_transformation_is_the_transformation(transformed):
+    """In one graph; the operator itself has a gradient, but no forward derivative."""
+    unit = PushPullConv2d(3, 4, 3, alpha=0.7).double().requires_grad_(False)
+    x, tangent = torch.randn(2, 3, 8, 8, dtype=torch.float64), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    call = {
+        "jvp": lambda x: torch.func.jvp(unit, (x,), (tangent,))[1],
+        "grad": torch.func.grad(lambda x: unit(x).square().sum()),
+        "vmap": torch.func.vmap(lambda x: unit(x[None])[0]),
+    }[transformed]
+    torch.testing.assert_close(torch.compile(call, backend="aot_eager", fullgraph=True)(x), call(x))
+
+
+def test_a_second_derivative_of_the_bias_alone():
+    unit = PushPullConv2d(3, 4, 3)
+    unit.weight.requires_grad_(False)
+    (grad,) = torch.autograd.grad(unit(torch.randn(1, 3, 8, 8)).square().sum(), unit.bias, create_graph=True)
+    grad.sum().backward()
+    torch.testing.assert_close(unit.bias.grad, torch.full((4,), 2.0 * 36))
+
+
+def test_a_stride_of_one_number_in_a_tuple():
+    plain, unit = nn.Conv2d(3, 4, 3, stride=(2,)), PushPullConv2d(3, 4, 3, stride=(2,))
+    assert unit(torch.randn(1, 3, 8, 8)).shape == plain(torch.randn(1, 3, 8, 8)).shape
+
+
 def test_deterministic_mode():
     model, x = network(), torch.randn(4, 3, 16, 16)
     torch.use_deterministic_algorithms(True)

@@ -137,6 +137,10 @@ def test_state_dicts_of_the_research_code_load(shape, prefix):
     assert torch.equal(unit.weight, old["push_conv.weight"])
     assert torch.equal(unit.bias, old["bias"])
     assert torch.equal(unit.alpha, strength.flatten().expand(8))
+    module.load_state_dict({prefix + name: value.clone() for name, value in old.items()}, assign=True)
+    with torch.no_grad():
+        unit.alpha.mul_(2)
+    assert torch.equal(unit.alpha, 2 * strength.flatten().expand(8))
     assert "push_conv.weight" in old
 
 

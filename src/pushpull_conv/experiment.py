@@ -161,9 +161,16 @@ class Experiment:
 
     def _benchmark(self, folder: Path, label: str) -> Results:
         """Benchmark the model in ``folder``, or read its finished results."""
-        if self.ranks.by_first((folder / RESULTS_FILE).exists):
-            return Results.load(folder / RESULTS_FILE)
         images, settings = self.images("test"), self._settings(folder, label)
+        if self.ranks.by_first((folder / RESULTS_FILE).exists):
+            results = Results.load(folder / RESULTS_FILE)
+            counted = results.header.images, results.header.classes
+            if counted != (len(images), images.classes):
+                raise InputError(
+                    f"'{folder}' holds results of {counted[0]} images of {len(counted[1])} classes, and the data have "
+                    f"{len(images)} of {images.num_classes}; give the same --data, or another --out"
+                )
+            return results
         classifier = open_classifier(str(folder / MODEL_FILE), images)
         with recorded(folder, "benchmark", RESULTS_FILE) if self.ranks.is_first else contextlib.nullcontext():
             with _cell_bar(label, self.console) as on_cell:
@@ -392,6 +399,8 @@ def open_classifier(model: str, images: ImageSource, weights: str | None = None)
         spec = ModelSpec(model, images.num_classes, None, None, IMAGENET_MEAN, IMAGENET_STD)
         return with_weights(spec, weights)[0]
     classifier, spec = load_checkpoint(find_checkpoint(model, "or another model's name with --weights"))
-    if spec.classes != images.classes:
-        raise InputError(f"'{model}' was trained on the classes {', '.join(spec.classes)}; {images.name} has others")
+    known = spec.classes or images.classes  # a model need not name its classes
+    if (spec.num_classes, known) != (images.num_classes, images.classes):
+        shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
+        raise InputError(f"'{model}' was trained on {spec.num_classes} classes ({shown}); {images.name} has others")
     return classifier

@@ -184,7 +184,7 @@ def _borders(weight: Tensor, padding: IntOrPair | str, dilation: IntOrPair) -> l
 
 
 def _pair(value: IntOrPair) -> tuple[int, ...]:
-    return (value, value) if isinstance(value, int) else value
+    return (value, value) if isinstance(value, int) else (*value, *value)[:2]  # one number of two, as torch takes it
 
 
 def window_sum(

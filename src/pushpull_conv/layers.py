@@ -102,6 +102,8 @@ class PushPullConv2d(nn.Conv2d):
             >>> PushPullConv2d.from_conv2d(conv, avg_kernel_size=5).weight is conv.weight
             True
         """
+        if not isinstance(conv, nn.Conv2d):
+            raise InputError(f"conv is a {type(conv).__name__}; allowed: a torch.nn.Conv2d")
         unit = cls(
             **{name: getattr(conv, name) for name in _GEOMETRY},
             bias=conv.bias is not None,
@@ -182,7 +184,7 @@ def _rename_research_keys(state_dict: dict[str, Any], prefix: str, filters: int)
     if f"{prefix}pull_inhibition_strength" in state_dict:
         strength = torch.as_tensor(state_dict.pop(f"{prefix}pull_inhibition_strength"))
         flat = strength.flatten()
-        state_dict[f"{prefix}alpha"] = flat.expand(filters) if len(flat) == 1 else flat
+        state_dict[f"{prefix}alpha"] = flat.repeat(filters) if len(flat) == 1 else flat
 
 
 def _alpha_values(alpha: float | Sequence[float] | Tensor, filters: int) -> list[float]:

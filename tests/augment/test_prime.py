@@ -305,6 +305,17 @@ def test_an_even_grey_image_may_change_but_black_without_colour_maps_stays_black
     assert prime(grey, index=torch.arange(40), epoch=0, seed=0).float().std() > 10
 
 
+def test_a_float64_training_changes_nothing():
+    """Lightning makes its precision the default dtype of the step."""
+    call = {"index": torch.arange(8), "epoch": 0, "seed": 0}
+    expected = prime(pictures(8), **call)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(prime(pictures(8), **call), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_autocast_changes_nothing():
     """A training step in half precision augments inside of autocast."""
     call = {"index": torch.arange(8), "epoch": 0, "seed": 0}

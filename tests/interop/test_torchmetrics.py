@@ -53,6 +53,11 @@ def test_a_call_counts_as_an_update_does():
     assert called.compute() == updated.compute()
 
 
+def test_alexnet_is_a_baseline_on_its_own_classes_only():
+    with pytest.raises(InputError, match="'alexnet' has errors on 1000 classes, the logits have 5"):
+        MCE("alexnet").update(*batch_of(CELLS[0]), corruption="fog", severity=1)
+
+
 class Linear(nn.Module):
     """A classifier of uint8 images."""
 

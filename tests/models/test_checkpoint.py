@@ -135,7 +135,8 @@ def test_saving_leaves_the_random_generator_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "prefix", ["", "module.", "model.network.", "model.module.network.", "model._orig_mod.network."]
+    "prefix",
+    ["", "module.", "model.network.", "model.module.network.", "model._orig_mod.network.", "classifier.network."],
 )
 @pytest.mark.parametrize("form", ["plain.pt", "lightning.ckpt", "legacy.pth", "tensors.safetensors"])
 def test_weights_load_from_any_common_file(tmp_path, prefix, form):
@@ -148,7 +149,9 @@ def test_weights_load_from_any_common_file(tmp_path, prefix, form):
         safetensors.torch.save_file(state, path)
     else:
         torch.save(state, path, _use_new_zipfile_serialization=form == "plain.pt")
-    for target in (SPEC.build().eval(), torch.compile(SPEC.build().eval().network, backend="eager")):
+    network = SPEC.build().eval().network
+    compiled = (torch.compile(module, backend="eager") for module in (network, SPEC.build().eval()))
+    for target in (SPEC.build().eval(), *compiled):
         load_weights_(target, path)
         network = getattr(target, "network", target)
         assert torch.equal(network(IMAGES.float()), classifier.network(IMAGES.float()))

@@ -43,6 +43,8 @@ def test_keeps_channels_last():
     [
         (MEAN, (0.2, 0.4), "mean has 3 values and std 2"),
         (MEAN, (0.2, 0.0, 0.5), "std is .* allowed: positive numbers"),
+        ((125.3, 123.0, 113.9), STD, "mean is .*divide by 255"),
+        ((float("nan"),) * 3, STD, "mean is"),
         ((), (), "std is .* allowed: positive numbers"),
     ],
 )

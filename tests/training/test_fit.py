@@ -16,11 +16,14 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
+from torch import nn
 
 from pushpull_conv.data import load_images
-from pushpull_conv.models import load_checkpoint, load_pretrained
-from pushpull_conv.training.callbacks import TrainingProgress
+from pushpull_conv.errors import InputError
+from pushpull_conv.models import Classifier, load_checkpoint, load_pretrained
+from pushpull_conv.training.callbacks import SameImages, TrainingProgress
 from pushpull_conv.training.fit import WholeCheckpoints, build, channel_statistics, fit
+from pushpull_conv.training.module import ClassifierTraining
 from pushpull_conv.training.recipe import load_recipe
 from pushpull_conv.training.variants import VARIANTS
 
@@ -38,6 +41,22 @@ def train(folder, digits, variant="PP3-trainable", overrides=()):
     folder.mkdir(parents=True, exist_ok=True)
     path = fit(recipe, recipe.variant(variant), *digits, folder, console=Console(file=text, width=200))
     return path, text.getvalue()
+
+
+@pytest.mark.parametrize(("steps", "rising"), [(10, 0.1), (2, 0.5), (5, 0.2), (7, 0.3), (2, 0.9)])
+def test_the_learning_rate_has_a_cycle_of_any_length(steps, rising):
+    recipe = load_recipe("quickstart", [f"training.learning_rate.rising={rising}"])
+    module = ClassifierTraining(Classifier(nn.Linear(1, 1), (0.5,), (0.5,)), recipe.training, steps=steps, seed=0)
+    chosen, rates = module.configure_optimizers(), []
+    for _ in range(steps):
+        rates.append(chosen["optimizer"].param_groups[0]["lr"])
+        chosen["optimizer"].step()
+        if len(rates) < steps:
+            chosen["lr_scheduler"]["scheduler"].step()
+    rate = recipe.training.learning_rate
+    assert rates[0] == pytest.approx(rate.start)
+    assert rates[-1] == pytest.approx(rate.end)
+    assert max(rates) <= rate.top * 1.001
 
 
 def digest(path):
@@ -69,7 +88,7 @@ def test_the_finished_model_has_learned_and_is_what_the_log_says(tmp_path, digit
     assert float(rows[-1]["val_accuracy"]) == pytest.approx(hits / len(test))
     assert hits / len(test) > 0.8
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"]) / 3
-    assert float(rows[-1]["learning_rate"]) < 1e-3
+    assert float(rows[-1]["learning_rate"]) == pytest.approx(load_recipe("quickstart").training.learning_rate.end)
     assert "epoch 3/3" in text
     assert spec.classes == test.classes
     assert spec.pushpull == {"avg_kernel_size": 3, "alpha": 1.0, "trainable_alpha": True}
@@ -89,6 +108,13 @@ def test_variants_start_from_the_same_weights_and_see_the_same_batches(tmp_path,
     for name, value in plain.items():
         if "running" not in name:
             assert torch.allclose(unit[name], value, atol=1e-6), name
+
+
+def test_a_training_does_not_go_on_with_other_images(digits):
+    begun, other = SameImages(digits[0]), SameImages(digits[0][:160])
+    begun.load_state_dict(SameImages(digits[0]).state_dict())
+    with pytest.raises(InputError, match=r"begun on other images \(1442 images .* at hand \(160 images of 10 classes"):
+        other.load_state_dict(begun.state_dict())
 
 
 @pytest.mark.slow

@@ -157,6 +157,13 @@ def test_a_missing_key_is_named(tmp_path, content, key):
         load(tmp_path, content)
 
 
+def test_a_key_that_is_there_twice_is_refused(tmp_path):
+    file = tmp_path / "twice.yaml"
+    file.write_text("extends: quickstart\ntraining: {epochs: 1}\ntraining: {batch_size: 16}\n")
+    with pytest.raises(InputError, match="cannot be read: line 3 has the key 'training' again; write it once"):
+        load_recipe(str(file))
+
+
 def test_a_learning_rate_that_does_not_rise_and_fall_is_refused(tmp_path, content):
     content["training"]["learning_rate"] = {"start": 0.1, "top": 0.01, "end": 0.001}
     with pytest.raises(InputError, match=r"learning_rate: needs end <= start <= top"):

@@ -309,7 +309,7 @@ class _Modes:
     def deviations(self, cut: Tensor) -> Tensor:
         """Standard deviation of every mode's coefficient under each cut ``[B]``: float32 ``[B, modes, modes]``."""
         reach = (cut + 0.5).square_().to(torch.float32)[:, None, None]
-        total = torch.zeros((), device=cut.device)
+        total = torch.zeros((), device=cut.device, dtype=torch.float32)  # in a float64 training, too
         for down in self.aliases:
             for across in self.aliases:
                 energy = down[:, None].square() + across.square()
@@ -337,7 +337,7 @@ def _bands(side: int) -> list[int]:
 
 def _fields(random: Random, cut: Tensor, side: int, highest_cut: int) -> Tensor:
     """Two random fields of unit temperature for each image, in sides of it: float32 ``[B, 2, side, side]``."""
-    fields = torch.empty(len(cut), 2, side, side, device=cut.device)
+    fields = torch.empty(len(cut), 2, side, side, device=cut.device, dtype=torch.float32)
     bands = _bands(side)
     ends = torch.tensor(bands[:-1], device=cut.device, dtype=cut.dtype)
     band_of = torch.bucketize(cut, ends)

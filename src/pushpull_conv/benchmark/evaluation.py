@@ -293,12 +293,14 @@ def _logits(model: nn.Module, images: Tensor, num_classes: int, autocast: str | 
     with torch.autocast(images.device.type, AUTOCAST_DTYPES[autocast]) if autocast else contextlib.nullcontext():
         try:
             logits = model(images.contiguous(memory_format=torch.channels_last))
-        except RuntimeError as error:
-            error.add_note(
-                "The model was given uint8 images [B, 3, H, W]; "
-                "pushpull_conv.models.Classifier makes one that takes them of a network that takes normalised floats."
-            )
+        except torch.OutOfMemoryError:
             raise
+        except (RuntimeError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"the model cannot take uint8 images {[*images.shape]} ({reason}); give one for images of this size, "
+                "and a network that takes normalised floats in a pushpull_conv.models.Classifier"
+            ) from error
     if not isinstance(logits, Tensor):
         raise InputError(f"the model gives a {type(logits).__name__}, not a tensor of logits; wrap it to return them")
     if logits.shape != (len(images), num_classes):

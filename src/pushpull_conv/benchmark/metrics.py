@@ -18,7 +18,7 @@ from pushpull_conv.errors import InputError, require_name
 Errors = Mapping[str, Sequence[float]]
 """Top-1 error of each severity, mildest first, by corruption."""
 Baseline = Results | Errors | Literal["alexnet"]
-_IMAGENET_CLASSES = 1000
+IMAGENET_CLASSES = 1000
 
 
 def corruption_errors(results: Results | Errors) -> dict[str, float]:
@@ -155,9 +155,9 @@ def _baseline_errors(results: Results | Errors, baseline: Baseline) -> Mapping[s
 
 def _require_imagenet(header: Header) -> None:
     """Raise `InputError` where AlexNet's errors do not belong: fewer classes are easier to tell apart."""
-    if header.suite != "imagenet-c" or len(header.classes) != _IMAGENET_CLASSES:
+    if header.suite != "imagenet-c" or len(header.classes) != IMAGENET_CLASSES:
         raise InputError(
-            f"baseline 'alexnet' has errors on imagenet-c with {_IMAGENET_CLASSES} classes, the results are on "
+            f"baseline 'alexnet' has errors on imagenet-c with {IMAGENET_CLASSES} classes, the results are on "
             f"{header.suite} with {len(header.classes)}; give the results of a baseline on the same images"
         )
 

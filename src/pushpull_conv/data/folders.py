@@ -167,6 +167,6 @@ def _files(folders: Sequence[str], names: Sequence[list[str]], labels: Sequence[
 
 def _images_in(folder: Path) -> list[os.DirEntry[str]]:
     try:
-        return [entry for entry in os.scandir(folder) if is_image(entry.name)]
+        return [entry for entry in os.scandir(folder) if is_image(entry.name) and not entry.name.startswith(".")]
     except FileNotFoundError as error:
         raise InputError(f"folder '{folder}' is missing; copy the whole set") from error

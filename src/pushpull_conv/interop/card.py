@@ -61,7 +61,9 @@ def card_text(
         (True, True)
     """
     results = None if run is None else Results.load(run / RESULTS_FILE)
-    if results and spec.classes and results.header.classes != spec.classes:
+    if results and (
+        len(results.header.classes) != spec.num_classes or (spec.classes and results.header.classes != spec.classes)
+    ):
         raise InputError(f"run '{run}' has results of other classes than the model's; give the model's own run")
     title = title or (results.model if results else spec.name)
     sections = [_what(spec, title), f"```python\n{use}\n```"]

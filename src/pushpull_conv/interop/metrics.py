@@ -8,7 +8,7 @@ from torchmetrics import Metric
 
 from pushpull_conv.benchmark import mce, mean_error
 from pushpull_conv.benchmark.evaluation import label_ranks
-from pushpull_conv.benchmark.metrics import Baseline
+from pushpull_conv.benchmark.metrics import IMAGENET_CLASSES, Baseline
 from pushpull_conv.benchmark.results import NAMES
 from pushpull_conv.corruptions import SEVERITIES
 from pushpull_conv.errors import InputError, require_name
@@ -125,6 +125,15 @@ class MCE(_CorruptionMetric):
     def __init__(self, baseline: Baseline, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.baseline = baseline
+
+    def update(self, logits: Tensor, labels: Tensor, *, corruption: str, severity: int) -> None:
+        """Count one batch, as `MeanError.update`; against ``"alexnet"`` the logits must be of 1000 classes."""
+        if self.baseline == "alexnet" and logits.shape[-1] != IMAGENET_CLASSES:
+            raise InputError(
+                f"baseline 'alexnet' has errors on {IMAGENET_CLASSES} classes, the logits have {logits.shape[-1]}; "
+                "give the errors of a baseline of yours"
+            )
+        super().update(logits, labels, corruption=corruption, severity=severity)
 
     def compute(self) -> Tensor:
         """Return the mCE of all that was counted, a float32 scalar; 1.0 is the baseline's.

@@ -54,13 +54,16 @@ def _has_kernel(push: Tensor, total: Tensor) -> bool:
 
 def _is_transformed(*tensors: Tensor | None) -> bool:
     """Whether the graph leaves PyTorch, or is transformed in ways that the operator's own gradient does not cover."""
-    if _is_exporting() or torch.jit.is_tracing():
+    if _is_exporting() or torch.jit.is_tracing() or _in_functorch():
         return True
     if torch.compiler.is_compiling():
         return False
-    if torch._C._are_functorch_transforms_active():
-        return True
     return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors if tensor is not None)
+
+
+@torch.compiler.assume_constant_result  # PyTorch 2.6 cannot trace it
+def _in_functorch() -> bool:
+    return torch._C._are_functorch_transforms_active()
 
 
 def _needs_gradient(*tensors: Tensor | None) -> bool:
@@ -140,7 +143,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     tensors = ctx.saved_tensors
     *needs, need_bias, _ = ctx.needs_input_grad
-    if torch.is_grad_enabled():  # the gradient will itself be differentiated
+    if torch.is_grad_enabled() and any(needs):  # the gradient will itself be differentiated
         push, total, offset, alpha = tensors
         response = composed.inhibit(push, total, offset, alpha, None, ctx.avg_kernel_size)
         wanted = [tensor for tensor, need in zip(tensors, needs, strict=True) if need]

@@ -18,7 +18,7 @@ from pushpull_conv.models.create import create_model, create_without_memory
 
 _METADATA_KEY = "pushpull_conv"
 # What Lightning, DistributedDataParallel, torch.compile and Classifier put before a network's own names.
-_PREFIXES = ("model.", "module.", "_orig_mod.", "network.")
+_PREFIXES = ("model.", "module.", "_orig_mod.", "classifier.network.", "network.")
 
 StrPath = str | os.PathLike[str]
 
@@ -89,7 +89,7 @@ def save_checkpoint(path: StrPath, classifier: Classifier, spec: ModelSpec) -> N
         for name, value in network.state_dict().items()
     }
     _require_fit(tensors, spec)
-    content = safetensors.save(tensors, metadata={_METADATA_KEY: json.dumps(asdict(spec))})
+    content = safetensors.save(tensors, metadata={_METADATA_KEY: json.dumps(asdict(spec), default=float)})
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)  # what safetensors itself raises on a full disk is no OSError
 
@@ -162,6 +162,7 @@ def load_weights_(model: nn.Module, path: StrPath, *, new: Collection[str] = ())
     """
     path = Path(path)
     tensors = _read_safetensors(path)[0] if path.suffix == ".safetensors" else _read_pickle(path)
+    model = getattr(model, "_orig_mod", model)
     network = model.network if isinstance(model, Classifier) else model
     _load_state_(network, tensors, path, new)
 
@@ -191,7 +192,8 @@ def _another_architecture(path: Path, differences: list[str], count: int | None 
     more = (count or len(differences)) - min(4, len(differences))
     return (
         f"weights file '{path}' belongs to another architecture: {shown}{f'; and {more} more' if more else ''}; "
-        "give the file's own model name, num_classes, stem, pushpull and layer"
+        "give the file's own model name, num_classes, stem, pushpull and layer, or store the model with "
+        "save_checkpoint, whose file names them"
     )
 
 

@@ -20,7 +20,7 @@ class Classifier(nn.Module):
         std: Standard deviation of each channel, for pixels in [0, 1].
 
     Raises:
-        InputError: ``mean`` and ``std`` differ in length, or a deviation is not positive.
+        InputError: ``mean`` and ``std`` differ in length, a mean is not in [0, 1] or a deviation not positive.
 
     Example:
         >>> classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(48, 10)), mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -35,7 +35,11 @@ class Classifier(nn.Module):
         super().__init__()
         if len(mean) != len(std):
             raise InputError(f"mean has {len(mean)} values and std {len(std)}; give one of each per channel")
-        if min(std, default=0) <= 0:
+        if not all(0 <= value <= 1 for value in mean):
+            raise InputError(
+                f"mean is {tuple(mean)}; allowed: 0 to 1, for pixels in [0, 1]; of 0 to 255, divide by 255"
+            )
+        if not std or not all(value > 0 for value in std):
             raise InputError(f"std is {tuple(std)}; allowed: positive numbers, one per channel")
         self.network = network
         # Not persistent: a checkpoint's spec holds them, and its tensors are those of the network alone.

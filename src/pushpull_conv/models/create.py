@@ -152,13 +152,23 @@ def _from_torchvision(name: str, num_classes: int, pretrained: bool = False) -> 
         raise _unknown("torchvision", name, names)
     # These two return a tuple in training unless told not to, and warn unless told how to start.
     inception = name in {"googlenet", "inception_v3"}
-    options = {"aux_logits": False, "init_weights": not pretrained} if inception else {}
+    if inception and pretrained:
+        raise InputError(
+            f"pretrained is True, but 'torchvision:{name}' then takes other input; use 'timm:inception_v3'"
+        )
+    options = {"aux_logits": False, "init_weights": True} if inception else {}
     network = models.get_model(name, num_classes=num_classes, **options)
     if pretrained:
-        trained = models.get_model(name, weights=models.get_model_weights(name).DEFAULT, **options).state_dict()
-        fresh = network.state_dict()
-        fits = {key: value for key, value in trained.items() if value.shape == fresh[key].shape}
-        network.load_state_dict(fresh | fits)
+        trained = models.get_model(name, weights=models.get_model_weights(name).DEFAULT).state_dict()
+        for key, fresh in network.state_dict().items():
+            if fresh.shape != trained[key].shape:
+                if fresh.shape != (num_classes, *trained[key].shape[1:]):
+                    raise InputError(
+                        f"the published weights of 'torchvision:{name}' are for images of another size: '{key}' is "
+                        f"{[*trained[key].shape]} instead of {[*fresh.shape]}; choose another network"
+                    )
+                trained[key] = fresh
+        network.load_state_dict(trained)
     return network
 
 

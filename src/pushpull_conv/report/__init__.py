@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pushpull_conv.benchmark import Results
-from pushpull_conv.corruptions import CORRUPTIONS
+from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES
 from pushpull_conv.errors import InputError, require_module, require_name
 from pushpull_conv.files import REPORT_FILE, atomic_write, writable_folder
 from pushpull_conv.layers import PushPullConv2d
@@ -242,6 +243,13 @@ def _scored(
         require_name("variant", label, [result.model for result in results])
     rows = averaged(results)
     base = find_baseline(rows, baseline)
+    for result in results:
+        if missing := [key for key in itertools.product(CORRUPTIONS, SEVERITIES) if key not in result.cells]:
+            raise InputError(
+                f"results of '{result.model}' lack {len(missing)} of the {len(CORRUPTIONS) * len(SEVERITIES)} cells "
+                f"({missing[0][0]} at severity {missing[0][1]}, ...); evaluate it again with the same --out, but "
+                "without --corruption and --severity"
+            )
     alphas = {**alphas, **{label: alpha for label, (_, alpha) in kernels.items()}}
     return rows, [_score(row, base, alphas, provenance) for row in rows], rows.index(base)
 

@@ -96,6 +96,9 @@ _MEASURES = (
 _RELATIVE = [measure for measure in _MEASURES if measure.field in ("mce", "relative_mce", "r_net")]
 
 
+_WITHOUT_LOSS = "makes no errors, or loses nothing under some corruption"
+
+
 def comparison_table(scores: Sequence[Score], baseline: Score) -> Table:
     """Return one row per variant; measures that no variant has are left out, and the trainings where each had one."""
     repeated = any(score.trainings > 1 for score in scores)
@@ -111,7 +114,7 @@ def comparison_table(scores: Sequence[Score], baseline: Score) -> Table:
             f"Mean error is over {len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities; mCE, relative mCE and "
             f"R_net are relative to {baseline.model}. The best of each column is in bold."
             + (" ± is the standard deviation over the trainings, for α over the filters." if repeated else "")
-            + (f" {', '.join(undefined)}: not defined, as {baseline.model} loses nothing." if undefined else "")
+            + (f" {', '.join(undefined)}: not defined, as {baseline.model} {_WITHOUT_LOSS}." if undefined else "")
         ),
         header=("Variant", *(measure.title for measure in measures)),
         rows=tuple(zip(names, *columns, strict=True)),

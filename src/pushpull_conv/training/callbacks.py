@@ -1,6 +1,7 @@
 """What a user sees of a training while it runs, and the record that stays."""
 
 import csv
+import hashlib
 import signal
 import threading
 import time
@@ -12,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from pushpull_conv.data import ImageSource
+from pushpull_conv.errors import InputError
 from pushpull_conv.files import EPOCHS_FOLDER, MODEL_FILE, atomic_write
 from pushpull_conv.models import Classifier, ModelSpec, save_checkpoint
 from pushpull_conv.ranks import Ranks
@@ -25,23 +28,28 @@ class EpochLog(Callback):
     The rows travel in the checkpoint, so a resumed run neither loses the earlier epochs nor repeats one.
 
     Args:
-        path: The CSV file; columns ``epoch, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds``.
+        path: The CSV file; columns ``epoch, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds``. The
+            rate is that of the epoch's last step.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, float]] = []
-        self._started = 0.0
+        self._started = self._rate = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock."""
         self._started = time.monotonic()
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Note the learning rate with which the step is made."""
+        self._rate = trainer.optimizers[0].param_groups[0]["lr"]
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row; checkpoints are written after this hook, so the row is in them."""
         row: dict[str, float] = {"epoch": trainer.current_epoch + 1}
         row |= {name: float(trainer.callback_metrics[name]) for name in METRICS}
-        row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
+        row["learning_rate"] = self._rate
         row["seconds"] = round(time.monotonic() - self._started, 2)
         self.rows.append(row)
         if trainer.is_global_zero:
@@ -54,6 +62,30 @@ class EpochLog(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the rows back from the checkpoint."""
         self.rows = state_dict["rows"]
+
+
+class SameImages(Callback):
+    """Refuse to go on with a training that was begun on other images, as far as their labels tell.
+
+    Args:
+        images: What is learned from.
+    """
+
+    def __init__(self, images: ImageSource) -> None:
+        labels = hashlib.sha256(images.labels.cpu().numpy().tobytes()).hexdigest()
+        self.identity = f"{len(images)} images of {images.num_classes} classes, labels {labels[:12]}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the identity for the checkpoint."""
+        return {"images": self.identity}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare that of the checkpoint."""
+        if state_dict["images"] != self.identity:
+            raise InputError(
+                f"the training was begun on other images ({state_dict['images']}) than those at hand "
+                f"({self.identity}); give the same --data, or another --out"
+            )
 
 
 class PlainTermination(Callback):

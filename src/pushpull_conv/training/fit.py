@@ -30,7 +30,14 @@ from pushpull_conv.data import (
 from pushpull_conv.files import METRICS_FILE, MODEL_FILE, UNREADABLE_FILE, atomic_write
 from pushpull_conv.models import IMAGENET_MEAN, IMAGENET_STD, Classifier, ModelSpec, save_checkpoint, with_weights
 from pushpull_conv.ranks import ALONE, Ranks
-from pushpull_conv.training.callbacks import EpochLog, KeptEpochs, PlainTermination, TrainingProgress, UnreadableLog
+from pushpull_conv.training.callbacks import (
+    EpochLog,
+    KeptEpochs,
+    PlainTermination,
+    SameImages,
+    TrainingProgress,
+    UnreadableLog,
+)
 from pushpull_conv.training.module import BatchAugmentation, ClassifierTraining
 from pushpull_conv.training.recipe import Recipe
 from pushpull_conv.training.shared_statistics import with_shared_statistics
@@ -76,6 +83,7 @@ def fit(
     module = training_module(recipe, variant, trained, steps=len(batches) * settings.epochs, teacher=teacher)
     callbacks: list[Callback] = [
         PlainTermination(),
+        SameImages(training),
         EpochLog(folder / METRICS_FILE),
         TrainingProgress(variant.name, console),
     ]

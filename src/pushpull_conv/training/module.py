@@ -80,11 +80,11 @@ class ClassifierTraining(LightningModule):
     def loss(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
         """Return the loss of a training batch and the accuracy on its first views; ``epoch`` keys the draws."""
         views, labels = self._views(batch, epoch), batch[1]
-        logits = self.classifier(views.flatten(0, 1)).float().unflatten(0, views.shape[:2])
+        logits = _at_least_single(self.classifier(views.flatten(0, 1))).unflatten(0, views.shape[:2])
         loss = cross_entropy(logits[0], labels)
         if self.lesson:
             with torch.no_grad():
-                taught = self._teacher[0](views[0]).float()
+                taught = _at_least_single(self._teacher[0](views[0]))
             learned = distillation(logits[0], taught, self.lesson.temperature)
             loss = (1 - self.lesson.weight) * loss + self.lesson.weight * learned
         if self.consistency:
@@ -98,7 +98,7 @@ class ClassifierTraining(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add the loss and the hits of one batch of held-out images."""
         images, labels, _ = batch
-        logits = self.classifier(images).float()
+        logits = _at_least_single(self.classifier(images))
         hits = (logits.argmax(dim=1) == labels).sum()
         self._sums += torch.stack([cross_entropy(logits, labels, reduction="sum"), hits, hits.new_tensor(len(labels))])
 
@@ -110,6 +110,7 @@ class ClassifierTraining(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return SGD and its one-cycle schedule; the momentum stays as the recipe says."""
         rate = self.settings.learning_rate
+        rising = rate.rising if rate.rising * self.steps != 1 else 1.5 / self.steps  # OneCycleLR divides by zero there
         optimizer = torch.optim.SGD(
             self.classifier.parameters(),
             lr=rate.start,
@@ -120,7 +121,7 @@ class ClassifierTraining(LightningModule):
             optimizer,
             max_lr=rate.top,
             total_steps=self.steps,
-            pct_start=rate.rising,
+            pct_start=rising,
             div_factor=rate.top / rate.start,
             final_div_factor=rate.start / rate.end,
             cycle_momentum=False,
@@ -136,3 +137,7 @@ class ClassifierTraining(LightningModule):
         elif self.augment:
             views = [self.augment(images, index, epoch, 0)]
         return torch.stack(views)
+
+
+def _at_least_single(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -202,13 +202,25 @@ def _read(name_or_path: str, beside: Path, extended: tuple[Path, ...] = ()) -> d
     if path in extended:
         raise InputError(f"recipe '{path}' extends itself by way of {', '.join(map(str, extended))}; end the circle")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"recipe '{path}' cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"recipe '{path}' is not a mapping of keys to values; see a shipped recipe for the form")
     base = content.pop("extends", None)
     return content if base is None else _merged(_read(str(base), path.parent, (*extended, path)), content)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = set()
+        for key, _ in node.value:
+            if key.value in keys:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1} has the key '{key.value}' again; write it once")
+            keys.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _find(name_or_path: str, beside: Path) -> Path:

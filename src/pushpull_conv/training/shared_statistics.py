@@ -6,18 +6,28 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from pushpull_conv.errors import InputError, require_module
 from pushpull_conv.models import Classifier
 
 
 def with_shared_statistics(classifier: Classifier, device: torch.device) -> Classifier:
-    """Let every `BatchNorm2d` take mean and variance over all ranks, so that the training is that of one process.
+    """Let batch normalisation take mean and variance over all ranks, so that the training is that of one process.
 
-    On GPUs by torch's own `SyncBatchNorm`, which knows no others. Parameters and buffers stay the same tensors; the
-    classifier is changed in place and returned.
+    On GPUs by torch's own `SyncBatchNorm`. Parameters and buffers stay the same tensors; the classifier is changed in
+    place and returned.
+
+    Raises:
+        InputError: The devices are CPUs and a layer is not exactly a `BatchNorm2d`, such as timm's with an activation.
     """
     if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(classifier)
-    for module in classifier.modules():
+        layers = require_module("timm.layers", "train")
+        return layers.convert_sync_batchnorm(classifier)  # torch's drops the activation that is in some of timm's
+    for name, module in classifier.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) is not nn.BatchNorm2d:
+            raise InputError(
+                f"model's layer '{name}' is a {type(module).__name__}, whose statistics several processes on CPUs "
+                "cannot share; use --devices 1, or GPUs"
+            )
         if type(module) is nn.BatchNorm2d and module.track_running_stats and module.affine:
             module.__class__ = SharedBatchNorm2d
     return classifier
