@@ -13,7 +13,7 @@ from pushpull_conv.comparison_layers.inhibition import InhibitedConv2d
 from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, load_frost
 from pushpull_conv.data.photos import read_photo
 from pushpull_conv.errors import InputError, require_name
-from pushpull_conv.files import EPOCHS_FOLDER, METRICS_FILE, MODEL_FILE, RECIPE_FILE, RESULTS_FILE, UNREADABLE_FILE
+from pushpull_conv.files import METRICS_FILE, MODEL_FILE, RECIPE_FILE, RESULTS_FILE, UNREADABLE_FILE, kept_epochs
 from pushpull_conv.layers import PushPullConv2d
 from pushpull_conv.models import Classifier, find_checkpoint, load_checkpoint
 from pushpull_conv.provenance import read_provenance
@@ -115,7 +115,8 @@ def _unreadable_notes(folders: Sequence[Path]) -> list[str]:
 
 def _epochs(folder: Path, last: Results) -> dict[int, Results]:
     """Return the results after each benchmarked epoch of a training, the last included; empty if there is no other."""
-    earlier = {int(file.parent.name): Results.load(file) for file in folder.glob(f"{EPOCHS_FOLDER}/*/{RESULTS_FILE}")}
+    counted = [kept for kept in kept_epochs(folder) if (kept / RESULTS_FILE).exists()]
+    earlier = {int(kept.name): Results.load(kept / RESULTS_FILE) for kept in counted}
     rows = (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines()[1:] if earlier else []
     return dict(sorted({**earlier, len(rows): last}.items())) if earlier else {}
 

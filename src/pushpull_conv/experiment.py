@@ -22,7 +22,6 @@ from pushpull_conv.data import ImageSource, open_images, stratified
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import (
     CLUSTER_FOLDER,
-    EPOCHS_FOLDER,
     MODEL_FILE,
     RECIPE_FILE,
     REPORT_FOLDER,
@@ -30,6 +29,7 @@ from pushpull_conv.files import (
     atomic_write,
     in_use,
     is_in_use,
+    kept_epochs,
     writable_folder,
 )
 from pushpull_conv.models import (
@@ -156,8 +156,8 @@ class Experiment:
     def _models(self, variant: Variant) -> list[tuple[Path, str]]:
         """The folders and labels of what there is to benchmark of a variant: its kept epochs, and at the end itself."""
         folder = self.folder / variant.name
-        kept = sorted((folder / EPOCHS_FOLDER).glob("[0-9]*"))
-        return [*((earlier, f"{variant.name}, epoch {int(earlier.name)}") for earlier in kept), (folder, variant.name)]
+        kept = ((earlier, f"{variant.name}, epoch {int(earlier.name)}") for earlier in kept_epochs(folder))
+        return [*kept, (folder, variant.name)]
 
     def _benchmark(self, folder: Path, label: str) -> Results:
         """Benchmark the model in ``folder``, or read its finished results."""
@@ -376,8 +376,8 @@ def error_table(results: Results) -> Table:
         column.justify = "right"
     table.add_row("clean", *[""] * len(severities), f"{100 * results.clean_error:.2f}", end_section=True)
     for name, errors in results.errors.items():
-        by_severity = dict(zip(results.severities[name], errors, strict=True))
-        cells = [f"{100 * by_severity[severity]:.2f}" if severity in by_severity else "" for severity in severities]
+        counted = [results.cells.get((name, severity)) for severity in severities]
+        cells = [f"{100 * cell.error:.2f}" if cell else "" for cell in counted]
         table.add_row(name.replace("_", " "), *cells, f"{100 * sum(errors) / len(errors):.2f}")
     return table
 

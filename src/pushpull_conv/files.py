@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from pushpull_conv.errors import InputError
 
@@ -77,25 +78,18 @@ def writable_folder(path: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
-def alone(lock: Path, refusal: str, mode: str = "w") -> Iterator[None]:
-    """Hold the file ``lock``, opened in ``mode``; it is made and stays. What held it and was killed keeps nobody out.
+def alone(lock: Path, refusal: str) -> Iterator[None]:
+    """Hold the file ``lock``, which is made and stays; what held it and was killed keeps nobody out.
 
     Where the system or the file system has no locks, nobody is kept out either.
 
     Raises:
         InputError: Another process holds it; ``refusal`` is the message.
     """
-    with lock.open(mode) as held:
-        try:
-            import fcntl  # not on Windows
-
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not (lock.exists() and os.path.samestat(os.fstat(held.fileno()), lock.stat())):
-                raise InputError(refusal)  # it was removed by who held it, and may be another's by now
-        except BlockingIOError as error:
-            raise InputError(refusal) from error
-        except (ImportError, OSError):
-            pass
+    with lock.open("w") as held:
+        # Who held it may have removed it before it was locked here, and it may be another's by now.
+        if not (_lock(held) and lock.exists() and os.path.samestat(os.fstat(held.fileno()), lock.stat())):
+            raise InputError(refusal)
         yield
 
 
@@ -103,7 +97,7 @@ def alone(lock: Path, refusal: str, mode: str = "w") -> Iterator[None]:
 def in_use(file: Path) -> Iterator[None]:
     """Keep ``file`` marked as in use, by any number of processes; one that is killed leaves no mark."""
     with file.open() as marked:
-        with contextlib.suppress(ImportError, OSError):  # as in `alone`
+        with contextlib.suppress(ImportError, OSError):  # as in `_lock`
             import fcntl
 
             fcntl.flock(marked, fcntl.LOCK_SH)  # `is_in_use` keeps it for a moment only
@@ -113,12 +107,23 @@ def in_use(file: Path) -> Iterator[None]:
 def is_in_use(file: Path) -> bool:
     """Whether a process has marked ``file``, which may be missing, with `in_use`."""
     try:
-        with alone(file, "", mode="r+"):
-            return False
+        with file.open("r+") as marked:
+            return not _lock(marked)
     except OSError:  # missing, or in a folder that is none
         return False
-    except InputError:
-        return True
+
+
+def _lock(file: IO[str]) -> bool:
+    """Lock an open file until it is closed; False where another process has done so. Without locks nobody has."""
+    try:
+        import fcntl  # not on Windows
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True
 
 
 def cache_folder() -> Path:
@@ -134,6 +139,11 @@ def cell_file(corruption: str, severity: int) -> str:
         ('clean.json', 'fog-3.json')
     """
     return f"{corruption}-{severity}.json" if severity else f"{corruption}.json"
+
+
+def kept_epochs(folder: Path) -> list[Path]:
+    """Return the folders of a training's kept epochs, earliest first; each is called by its number."""
+    return sorted(path for path in (folder / EPOCHS_FOLDER).glob("*") if path.name.isdigit())
 
 
 def _umask() -> int:

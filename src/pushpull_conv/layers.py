@@ -18,6 +18,13 @@ _GEOMETRY = (
 _IntOrPair = int | tuple[int, int]
 
 
+def geometry_of(conv: nn.Conv2d) -> dict[str, Any]:
+    """Return the arguments of `torch.nn.Conv2d` that say what ``conv`` computes with its parameters."""
+    if not isinstance(conv, nn.Conv2d):
+        raise InputError(f"conv is a {type(conv).__name__}; allowed: a torch.nn.Conv2d")
+    return {name: getattr(conv, name) for name in _GEOMETRY}
+
+
 class PushPullConv2d(nn.Conv2d):
     """A convolution whose response is inhibited by that of the complementary kernel.
 
@@ -102,10 +109,8 @@ class PushPullConv2d(nn.Conv2d):
             >>> PushPullConv2d.from_conv2d(conv, avg_kernel_size=5).weight is conv.weight
             True
         """
-        if not isinstance(conv, nn.Conv2d):
-            raise InputError(f"conv is a {type(conv).__name__}; allowed: a torch.nn.Conv2d")
         unit = cls(
-            **{name: getattr(conv, name) for name in _GEOMETRY},
+            **geometry_of(conv),
             bias=conv.bias is not None,
             avg_kernel_size=avg_kernel_size,
             alpha=alpha,

@@ -164,6 +164,13 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path):
         load_recipe(str(file))
 
 
+def test_a_key_that_is_no_word_is_refused(tmp_path):
+    file = tmp_path / "list.yaml"
+    file.write_text("extends: quickstart\n? [a, b]\n: 1\n")
+    with pytest.raises(InputError, match=r"cannot be read: .*unhashable key"):
+        load_recipe(str(file))
+
+
 def test_a_learning_rate_that_does_not_rise_and_fall_is_refused(tmp_path, content):
     content["training"]["learning_rate"] = {"start": 0.1, "top": 0.01, "end": 0.001}
     with pytest.raises(InputError, match=r"learning_rate: needs end <= start <= top"):

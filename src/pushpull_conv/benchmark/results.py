@@ -1,6 +1,7 @@
 """What a benchmark counted: integers per corruption and severity, in one readable file."""
 
 import dataclasses
+import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -163,10 +164,10 @@ class Results:
     @property
     def errors(self) -> dict[str, tuple[float, ...]]:
         """Top-1 error in [0, 1] by corruption, in benchmark order, for each severity that was run, mildest first."""
-        found: dict[str, tuple[float, ...]] = {}
-        for corruption, severity in ordered(self.cells):
-            found[corruption] = (*found.get(corruption, ()), self.cells[corruption, severity].error)
-        return found
+        return {
+            corruption: tuple(self.cells[corruption, severity].error for severity in severities)
+            for corruption, severities in self.severities.items()
+        }
 
     @property
     def severities(self) -> dict[str, tuple[int, ...]]:
@@ -175,6 +176,11 @@ class Results:
         for corruption, severity in ordered(self.cells):
             found[corruption] = (*found.get(corruption, ()), severity)
         return found
+
+    @property
+    def missing(self) -> list[tuple[str, int]]:
+        """The cells of the whole benchmark that were not run, in its order."""
+        return [key for key in itertools.product(CORRUPTIONS, SEVERITIES) if key not in self.cells]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one JSON file, whole or not at all.

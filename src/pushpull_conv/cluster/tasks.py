@@ -13,7 +13,6 @@ from pushpull_conv.errors import InputError
 from pushpull_conv.files import (
     CELLS_FOLDER,
     CLUSTER_FOLDER,
-    EPOCHS_FOLDER,
     METRICS_FILE,
     MODEL_FILE,
     RECIPE_FILE,
@@ -21,6 +20,7 @@ from pushpull_conv.files import (
     REPORT_FOLDER,
     RESULTS_FILE,
     cell_file,
+    kept_epochs,
 )
 from pushpull_conv.repeats import further_seeds, repeat_name
 
@@ -86,7 +86,7 @@ class Run:
     def _models(self, variant: str) -> list[Path]:
         """The folders of what is benchmarked of a variant: its kept epochs and itself."""
         folder = self.folder / variant
-        return [*(folder / EPOCHS_FOLDER).glob("[0-9]*"), folder]
+        return [*kept_epochs(folder), folder]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,11 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushpull_conv.errors import InputError
-
-_GEOMETRY = (
-    "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode",
-)  # fmt: skip
+from pushpull_conv.layers import geometry_of
 
 
 class ReplacementConv2d(nn.Conv2d):
@@ -40,9 +36,7 @@ class ReplacementConv2d(nn.Conv2d):
             >>> BlurredConv2d.from_conv2d(conv).weight is conv.weight
             True
         """
-        if not isinstance(conv, nn.Conv2d):
-            raise InputError(f"conv is a {type(conv).__name__}; allowed: a torch.nn.Conv2d")
-        geometry = {name: getattr(conv, name) for name in _GEOMETRY}
+        geometry = geometry_of(conv)
         layer = cls(**(geometry | settings), bias=conv.bias is not None, device="meta")  # draws no random numbers
         layer.weight, layer.bias = conv.weight, conv.bias
         layer._complete_like(conv.weight)

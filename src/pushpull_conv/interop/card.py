@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from pushpull_conv.benchmark import Results, corruption_errors, mean_error
-from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES
+from pushpull_conv.corruptions import CORRUPTIONS
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import RECIPE_FILE, RESULTS_FILE
 from pushpull_conv.models import ModelSpec
@@ -89,7 +89,7 @@ def _metadata(title: str, results: Results | None, license: str | None) -> Model
 def _evaluations(results: Results) -> list[EvalResult]:
     header = results.header
     clean = _evaluation(header.data, f"{header.data} ({header.split})", "Top-1 error", results.clean_error)
-    if not _whole(results):
+    if results.missing:
         return [clean]
     suite = f"{header.suite}, revision {header.revision}, {header.origin}"
     return [clean, _evaluation(header.suite, suite, "Mean error over 15 corruptions", mean_error(results))]
@@ -104,10 +104,6 @@ def _evaluation(kind: str, title: str, metric: str, value: float) -> EvalResult:
         metric_name=metric,
         metric_value=round(value, 6),
     )
-
-
-def _whole(results: Results) -> bool:
-    return all((name, severity) in results.cells for name in CORRUPTIONS for severity in SEVERITIES)
 
 
 def _what(spec: ModelSpec, title: str) -> str:
@@ -152,7 +148,7 @@ def _errors(results: Results, baseline: Results | None) -> str:
 def _error_rows(results: Results) -> dict[str, str]:
     rows = {"clean": percent(results.clean_error)}
     rows |= {spoken(name): percent(error) for name, error in corruption_errors(results).items()}
-    if _whole(results):
+    if not results.missing:
         rows[f"**mean error** over {len(CORRUPTIONS)} corruptions"] = f"**{percent(mean_error(results))}**"
     return rows
 

@@ -1,9 +1,10 @@
 """Storing a classifier in one file, and reading weights without running code."""
 
+import contextlib
 import json
 import os
 import pickle
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,8 @@ def stored_spec(path: StrPath) -> ModelSpec | None:
     """Return the spec in a file that `save_checkpoint` wrote, None where the file is another."""
     if Path(path).suffix != ".safetensors":
         return None
-    metadata = _read_safetensors(Path(path))[1]
+    with _opened(Path(path)) as file:
+        metadata = file.metadata() or {}
     return _parse_spec(Path(path), metadata) if _METADATA_KEY in metadata else None
 
 
@@ -208,11 +210,17 @@ def _without_prefixes(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     safetensors = require_module("safetensors", "train")
     _require_file(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            yield file
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"weights file '{path}' is damaged or not safetensors ({error}); copy it again") from error
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -244,7 +243,7 @@ def _scored(
     rows = averaged(results)
     base = find_baseline(rows, baseline)
     for result in results:
-        if missing := [key for key in itertools.product(CORRUPTIONS, SEVERITIES) if key not in result.cells]:
+        if missing := result.missing:
             raise InputError(
                 f"results of '{result.model}' lack {len(missing)} of the {len(CORRUPTIONS) * len(SEVERITIES)} cells "
                 f"({missing[0][0]} at severity {missing[0][1]}, ...); evaluate it again with the same --out, but "

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from pushpull_conv.benchmark import Results, mean_error, r_net
 from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
 from pushpull_conv.report.averages import Row
-from pushpull_conv.report.scores import Score, shared_corruptions
+from pushpull_conv.report.scores import Score, defined, shared_corruptions
 from pushpull_conv.report.style import (
     INK,
     MUTED,
@@ -174,9 +174,8 @@ def epochs_figure(epochs: Mapping[str, Mapping[int, Results]], baseline: str, lo
 
 
 def _r_net_of(result: Results, baseline: Results) -> float:
-    if not (baseline.clean_error and mean_error(baseline)):
-        return math.nan  # a gap in the line
-    return r_net(result.clean_error, mean_error(result), baseline.clean_error, mean_error(baseline))
+    value = defined(lambda: r_net(result.clean_error, mean_error(result), baseline.clean_error, mean_error(baseline)))
+    return math.nan if value is None else value  # a gap in the line
 
 
 def r_net_line(clean_errors: Sequence[float], baseline: Score, r_net: float = 0.0) -> list[float]:

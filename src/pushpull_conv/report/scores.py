@@ -107,9 +107,9 @@ def _measures(row: Row, baseline: Row) -> dict[str, Any]:
     return {
         "clean_error": clean,
         "mean_error": mean,
-        "mce": _defined(lambda: mce(row.errors, base)),
-        "relative_mce": _defined(lambda: relative_mce(row.errors, base, **relative)),
-        "r_net": _defined(lambda: r_net(clean, mean, base_clean, mean_error(base))),
+        "mce": defined(lambda: mce(row.errors, base)),
+        "relative_mce": defined(lambda: relative_mce(row.errors, base, **relative)),
+        "r_net": defined(lambda: r_net(clean, mean, base_clean, mean_error(base))),
         "top5_error": fmean(result.clean.top5_error for result in trainings_of(row)) if telling else None,
     }
 
@@ -178,7 +178,7 @@ def findings(scores: Sequence[Score], baseline: Score) -> str:
     )
 
 
-def _defined(measure: Callable[[], float]) -> float | None:
+def defined(measure: Callable[[], float]) -> float | None:
     """Return the measure, or None where the baseline leaves nothing to divide by."""
     try:
         return measure()

@@ -216,7 +216,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = set()
-        for key, _ in node.value:
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in keys:
                 raise yaml.YAMLError(f"line {key.start_mark.line + 1} has the key '{key.value}' again; write it once")
             keys.add(key.value)
