@@ -7,14 +7,18 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from pushpull_conv.benchmark import evaluate
 from pushpull_conv.comparison import compare
+from pushpull_conv.errors import InputError
 from pushpull_conv.experiment import Experiment
+from pushpull_conv.models import save_checkpoint
+from pushpull_conv.training.fit import build
 from pushpull_conv.training.recipe import load_recipe
 
 
 def experiment(folder, *settings, data=None):
     recipe = load_recipe("quickstart", settings)
-    return Experiment(recipe, folder, data_root=data, console=Console(quiet=True), claim=False)
+    return Experiment(recipe, folder, data_root=data, console=Console(quiet=True))
 
 
 def test_a_fraction_is_taken_of_the_training_images_only(tmp_path):
@@ -32,6 +36,36 @@ def test_greyscale_reaches_both_splits(tmp_path):
         assert (images[:, 0] == images[:, 1]).all()
         assert (images[:, 0] == images[:, 2]).all()
         assert "greyscale" in grey.images(split).name
+
+
+def test_what_is_refused_leaves_no_folder(pushpull, tmp_path):
+    for verb in ("train", "run", "benchmark"):
+        code, _, err = pushpull(verb, "cifar10-resnet20", "--data", tmp_path / "nowhere", "--out", tmp_path / "run")
+        assert code == 2
+        assert "nowhere" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_variants_of_a_run_learn_from_the_same_images(tmp_path):
+    whole, part = (experiment(tmp_path, "training.epochs=1", f"data.fraction={value}") for value in (1.0, 0.25))
+    variants = {variant.name: variant for variant in whole.recipe.trainings}
+    whole.train(variants["baseline"])
+    with pytest.raises(InputError, match=r"baseline in .* has learned from 1442 images .* the data have 36\d images"):
+        part.train(variants["PP3"])
+    assert not (tmp_path / "PP3" / "model.safetensors").exists()
+
+
+def test_finished_results_of_another_model_are_refused(tmp_path):
+    done = experiment(tmp_path)
+    variant, images, folder = done.recipe.variant("PP3"), done.images("test"), tmp_path / "PP3"
+    classifier, spec = build(done.recipe, variant, images)
+    save_checkpoint(folder / "model.safetensors", classifier, spec)
+    counted = evaluate(classifier, images, corruptions=[], store=folder)
+    assert done.benchmark(variant) == counted
+    classifier.network.fc.bias.data[0] += 1
+    save_checkpoint(folder / "model.safetensors", classifier, spec)
+    with pytest.raises(InputError, match=r"holds results of a model with other layers or weights than its model\.saf"):
+        done.benchmark(variant)
 
 
 @pytest.fixture

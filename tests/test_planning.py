@@ -13,7 +13,7 @@ from pushpull_conv.training.recipe import load_recipe
 
 def test_a_plan_counts_steps_cells_and_bytes_and_writes_nothing(tmp_path):
     recipe = load_recipe("quickstart", ["training.epochs=5", "benchmark.every=2", "variants=[baseline, PRIME+PP3]"])
-    experiment = Experiment(recipe, tmp_path / "run", data_root=None, console=Console(quiet=True), claim=False)
+    experiment = Experiment(recipe, tmp_path / "run", data_root=None, console=Console(quiet=True))
     planned = plan(experiment)
     assert list(tmp_path.iterdir()) == []
     assert [one.variant for one in planned] == ["baseline", "PRIME+PP3"]
@@ -37,14 +37,20 @@ def test_the_steps_that_are_timed_are_those_of_the_training(tmp_path, monkeypatc
         return loss(module, batch, epoch)
 
     monkeypatch.setattr(ClassifierTraining, "loss", watched)
-    plan(Experiment(recipe, tmp_path, data_root=None, console=Console(quiet=True), claim=False))
+    plan(Experiment(recipe, tmp_path, data_root=None, console=Console(quiet=True)))
     assert list(dict.fromkeys(timed)) == [(1, 0), (1, 1), (3, 0)]
+
+
+def test_a_dry_run_refuses_devices_that_are_not_there(pushpull):
+    code, _, err = pushpull("run", "quickstart", "--dry-run", "--devices", "999")
+    assert code == 2
+    assert "--devices 999 is not from 1 to" in err
 
 
 def test_images_that_do_not_fill_a_batch_are_refused_by_a_dry_run(tmp_path):
     recipe = load_recipe("quickstart", ["training.batch_size=5000"])
     with pytest.raises(InputError, match="1442 images do not fill one batch of 5000; lower batch_size"):
-        plan(Experiment(recipe, tmp_path, data_root=None, console=Console(quiet=True), claim=False))
+        plan(Experiment(recipe, tmp_path, data_root=None, console=Console(quiet=True)))
 
 
 def test_what_is_done_takes_no_time(tmp_path):
@@ -52,7 +58,7 @@ def test_what_is_done_takes_no_time(tmp_path):
     (tmp_path / "baseline").mkdir()
     (tmp_path / "baseline" / MODEL_FILE).touch()
     (tmp_path / RECIPE_FILE).write_text(recipe.to_yaml())
-    (one,) = plan(Experiment(recipe, tmp_path, data_root=None, console=Console(quiet=True), claim=False))
+    (one,) = plan(Experiment(recipe, tmp_path, data_root=None, console=Console(quiet=True)))
     assert one.training_seconds == 0
     assert one.benchmark_seconds > 0
 

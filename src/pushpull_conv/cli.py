@@ -117,7 +117,10 @@ def run(
 
     Example: **pushpull run cifar10-resnet20 --data cifar10 --set training.epochs=30**
     """
+    from pushpull_conv.ranks import require_devices
+
     if dry_run:
+        require_devices(devices)
         _print_plan(recipe, data, out, settings)
         return
     _on_devices(devices)
@@ -251,12 +254,13 @@ def submit(
     )
     if not dry_run:
         slurm.require()
-    experiment = _experiment(recipe, data, out, settings, claim=not dry_run)
+    experiment = _experiment(recipe, data, out, settings)
     run = Run.of(experiment.recipe.model_dump(), experiment.folder)
     if dry_run:
         lines = submission.dry_run(run, resources, python=sys.executable, data=data)
     else:
         experiment.check()
+        experiment.claim()
         lines = submission.submit(run, resources, python=sys.executable, data=data)
     for line in lines:
         typer.echo(line)
@@ -425,7 +429,7 @@ def export(
     from pushpull_conv.comparison import folders_with_results
     from pushpull_conv.interop.tidy import write_tidy
 
-    found = [folder for given in folders for folder in folders_with_results(given)]
+    found = dict.fromkeys(folder.resolve() for given in folders for folder in folders_with_results(given))
     table = write_tidy(out, [Results.load(folder / RESULTS_FILE) for folder in found])
     Console().print(f"table: {table}", highlight=False, soft_wrap=True)
 
@@ -573,9 +577,7 @@ def check_data(
         raise typer.Exit(1)
 
 
-def _experiment(
-    recipe: str, data: Path | None, out: Path | None, settings: list[str] | None, *, claim: bool = True
-) -> "Experiment":
+def _experiment(recipe: str, data: Path | None, out: Path | None, settings: list[str] | None) -> "Experiment":
     from pushpull_conv.experiment import Experiment
     from pushpull_conv.ranks import join
     from pushpull_conv.training.recipe import load_recipe
@@ -583,13 +585,13 @@ def _experiment(
     loaded, ranks = load_recipe(recipe, settings or ()), join()
     console = Console(quiet=not ranks.is_first)
     folder = out or Path("runs") / loaded.name
-    return Experiment(loaded, folder, data_root=data, console=console, ranks=ranks, claim=claim)
+    return Experiment(loaded, folder, data_root=data, console=console, ranks=ranks)
 
 
 def _print_plan(recipe: str, data: Path | None, out: Path | None, settings: list[str] | None) -> None:
     from pushpull_conv.planning import plan, plan_table
 
-    experiment = _experiment(recipe, data, out, settings, claim=False)
+    experiment = _experiment(recipe, data, out, settings)
     title = f"{experiment.recipe.title} in {experiment.folder}: estimates of this machine"
     experiment.console.print(plan_table(plan(experiment), title))
 

@@ -15,12 +15,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pushpull_conv.benchmark import CellEvent, Results, count_cells, evaluate, suite_of, wanted_cells, write_set
+from pushpull_conv.benchmark import (
+    CellEvent,
+    Results,
+    count_cells,
+    counted_model,
+    evaluate,
+    model_fingerprint,
+    suite_of,
+    wanted_cells,
+    write_set,
+)
 from pushpull_conv.comparison import compare
 from pushpull_conv.corruptions import load_frost
-from pushpull_conv.data import ImageSource, open_images, stratified
+from pushpull_conv.data import ImageSource, identity_of, open_images, stratified
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import (
+    CELLS_FOLDER,
     CLUSTER_FOLDER,
     MODEL_FILE,
     RECIPE_FILE,
@@ -42,11 +53,14 @@ from pushpull_conv.models import (
     pretrained_models,
     with_weights,
 )
-from pushpull_conv.provenance import recorded
+from pushpull_conv.provenance import read_provenance, recorded
 from pushpull_conv.ranks import ALONE, Ranks
 from pushpull_conv.training.fit import build, fit
 from pushpull_conv.training.recipe import Recipe, load_recipe
 from pushpull_conv.training.variants import Variant
+
+_LEARNED_FROM = "images"
+"""Where the record of a training says from which images."""
 
 
 class Experiment:
@@ -58,10 +72,9 @@ class Experiment:
         data_root: The folder of the data set, as `pushpull_conv.data.open_images` takes it.
         console: Where progress is drawn.
         ranks: The processes that do the experiment together; each makes the same calls.
-        claim: Make the folder and store the recipe there; not to be left out before anything is written.
 
     Raises:
-        InputError: The folder cannot be written or belongs to another recipe.
+        InputError: The folder belongs to another recipe.
     """
 
     def __init__(
@@ -72,7 +85,6 @@ class Experiment:
         data_root: Path | None,
         console: Console,
         ranks: Ranks = ALONE,
-        claim: bool = True,
     ) -> None:
         self.recipe = recipe
         self.folder = folder
@@ -81,8 +93,6 @@ class Experiment:
         self.ranks = ranks
         self._images: dict[str, ImageSource] = {}
         ranks.by_first(self._require_own_folder)
-        if claim:
-            ranks.by_first(self._claim_folder)
 
     def check(self) -> None:
         """Open the test images, the frost textures and the weights, so that what is wrong is said now, not hours later.
@@ -95,9 +105,18 @@ class Experiment:
         if self.recipe.model.weights:
             build(self.recipe, self.recipe.variant(self.recipe.baseline), self.images("test"))
 
+    def claim(self) -> None:
+        """Make the folder and store the resolved recipe there: before the first thing that is written.
+
+        Raises:
+            InputError: The folder cannot be written.
+        """
+        self.ranks.by_first(self._claim_folder)
+
     def run(self) -> Path:
         """Train, benchmark and compare all variants; return the report's page."""
         self.check()
+        self.claim()
         for variant in self.recipe.trainings:
             self.train(variant)
         for variant in self.recipe.trainings:
@@ -111,6 +130,8 @@ class Experiment:
         folder = self.folder / variant.name
         if self.ranks.by_first((folder / MODEL_FILE).exists):
             return folder / MODEL_FILE
+        training, test = self.images("train"), self.images("test")
+        self.claim()
         teacher = None
         if variant.distillation:
             teacher, _ = load_checkpoint(self.train(self.recipe.variant(variant.distillation.teacher)))
@@ -118,13 +139,15 @@ class Experiment:
             if self.ranks.is_first:
                 meanwhile.enter_context(in_use(self.folder / RECIPE_FILE))
             self.ranks.by_first(self._require_own_folder)  # another recipe may have been started at the same time
+            self.ranks.by_first(lambda: self._require_same_images(training))
             if self.ranks.is_first:
-                meanwhile.enter_context(recorded(folder, "training", MODEL_FILE))
+                facts = {_LEARNED_FROM: identity_of(training)}
+                meanwhile.enter_context(recorded(folder, "training", MODEL_FILE, facts))
             return fit(
                 self.recipe,
                 variant,
-                self.images("train"),
-                self.images("test"),
+                training,
+                test,
                 folder,
                 console=self.console,
                 teacher=teacher,
@@ -162,16 +185,9 @@ class Experiment:
     def _benchmark(self, folder: Path, label: str) -> Results:
         """Benchmark the model in ``folder``, or read its finished results."""
         images, settings = self.images("test"), self._settings(folder, label)
-        if self.ranks.by_first((folder / RESULTS_FILE).exists):
-            results = Results.load(folder / RESULTS_FILE)
-            counted = results.header.images, results.header.classes
-            if counted != (len(images), images.classes):
-                raise InputError(
-                    f"'{folder}' holds results of {counted[0]} images of {len(counted[1])} classes, and the data have "
-                    f"{len(images)} of {images.num_classes}; give the same --data, or another --out"
-                )
-            return results
         classifier = open_classifier(str(folder / MODEL_FILE), images)
+        if self.ranks.by_first((folder / RESULTS_FILE).exists):
+            return _finished_results(folder, classifier, images)
         with recorded(folder, "benchmark", RESULTS_FILE) if self.ranks.is_first else contextlib.nullcontext():
             with _cell_bar(label, self.console) as on_cell:
                 count_cells(classifier, images, self.ranks.share(wanted_cells()), **settings, on_cell=on_cell)
@@ -216,8 +232,17 @@ class Experiment:
         if difference := _conflict(stored, self.recipe, numbered=submitted):
             raise InputError(f"'{self.folder}' holds a run of another recipe ({difference}); choose another --out")
 
+    def _require_same_images(self, training: ImageSource) -> None:
+        """Refuse to train on other images than those that another variant of the run has learned from."""
+        for other in self.recipe.trainings:
+            record = read_provenance(self.folder / other.name).get("training", {})
+            if record.get(_LEARNED_FROM, identity_of(training)) != identity_of(training):
+                raise InputError(
+                    f"{other.name} in '{self.folder}' has learned from {record[_LEARNED_FROM]}, and the data have "
+                    f"{identity_of(training)}; give the same --data, or another --out"
+                )
+
     def _claim_folder(self) -> None:
-        """Store the resolved recipe in the folder."""
         stored = writable_folder(self.folder) / RECIPE_FILE
         resolved = self.recipe.to_yaml()
         if not stored.exists() or stored.read_text(encoding="utf-8") != resolved:
@@ -291,6 +316,27 @@ def benchmark(
             on_cell=on_cell,
         )
     _save_sample(images, folder)
+    return results
+
+
+def _finished_results(folder: Path, classifier: Classifier, images: ImageSource) -> Results:
+    """Return the results in ``folder`` if they are those of this model and, as far as is quick to know, these images.
+
+    Raises:
+        InputError: They are not.
+    """
+    results = Results.load(folder / RESULTS_FILE)
+    counted = results.header.images, results.header.classes
+    if counted != (len(images), images.classes):
+        raise InputError(
+            f"'{folder}' holds results of {counted[0]} images of {len(counted[1])} classes, and the data have "
+            f"{len(images)} of {images.num_classes}; give the same --data, or another --out"
+        )
+    if counted_model(folder / CELLS_FOLDER) not in {None, model_fingerprint(classifier)}:
+        raise InputError(
+            f"'{folder}' holds results of a model with other layers or weights than its {MODEL_FILE}; to benchmark "
+            f"this one, delete its {RESULTS_FILE} and {CELLS_FOLDER}"
+        )
     return results
 
 

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,13 +46,14 @@ def provenance() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def recorded(folder: Path, step: str, made: str) -> Iterator[None]:
+def recorded(folder: Path, step: str, made: str, facts: Mapping[str, str] | None = None) -> Iterator[None]:
     """Add what is known of ``step`` (``"training"``) to the folder's provenance file once the step is done.
 
+    ``facts`` are what the caller knows of it.
     ``seconds`` are those of the call that finished the step. A step that leaves ``made``, the name of the file that it
     makes, as it was has found all done: the record of the call that did it stays.
     """
-    started, record, before = time.monotonic(), provenance(), _content(folder / made)
+    started, record, before = time.monotonic(), {**provenance(), **(facts or {})}, _content(folder / made)
     yield
     if before is not None and before == _content(folder / made) and step in read_provenance(folder):
         return

@@ -115,7 +115,7 @@ def launch(command: Sequence[str], devices: int) -> int:
     Raises:
         InputError: There are not so many devices.
     """
-    _require_devices(devices)
+    require_devices(devices)
     processes: list[subprocess.Popen[bytes]] = []
     with _stopped_at_the_end(processes):
         processes.extend(subprocess.Popen(command, env=environment) for environment in _environments(devices))
@@ -145,7 +145,8 @@ def _stopped_at_the_end(processes: Sequence[subprocess.Popen[bytes]]) -> Iterato
         signal.signal(signal.SIGTERM, found)
 
 
-def _require_devices(devices: int) -> None:
+def require_devices(devices: int) -> None:
+    """Raise `InputError` unless this machine has so many devices."""
     gpus, cores = torch.cuda.device_count(), usable_cores()
     present, kind = (gpus, "GPUs") if gpus else (cores, "processor cores (and no GPU)")
     if not 1 <= devices <= present:

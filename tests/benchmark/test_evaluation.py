@@ -1,3 +1,4 @@
+import copy
 import json
 from pathlib import Path
 
@@ -5,8 +6,17 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
-from pushpull_conv.benchmark import CellEvent, Results, check_comparable, evaluate, evaluation
+from pushpull_conv import PushPullConv2d
+from pushpull_conv.benchmark import (
+    CellEvent,
+    Results,
+    check_comparable,
+    evaluate,
+    evaluation,
+    model_fingerprint,
+)
 from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, load_frost
 from pushpull_conv.data import ImageSet, load_images
 from pushpull_conv.errors import InputError
@@ -151,19 +161,18 @@ class Killed(BaseException):
     """As SIGKILL would: nothing in the package catches it."""
 
 
-class Mortal(Linear):
-    """Dies on its ``lives + 1``-th call."""
+def mortal(lives: int) -> Linear:
+    """A classifier that counts its calls and dies on the ``lives + 1``-th."""
+    model = Linear()
+    model.calls = 0
 
-    def __init__(self, lives: int) -> None:
-        super().__init__()
-        self.lives = lives
-        self.calls = 0
-
-    def forward(self, images):
-        self.calls += 1
-        if self.calls > self.lives:
+    def count(module, images):
+        module.calls += 1
+        if module.calls > lives:
             raise Killed
-        return super().forward(images)
+
+    model.register_forward_pre_hook(count)
+    return model
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -175,10 +184,11 @@ def test_a_killed_run_goes_on_and_ends_the_same(darkened, source, tmp_path, live
     options = {"seed": 2, "label": "linear", "batch_size": 30}  # two batches a cell, so some deaths are within a cell
     evaluate(Linear(), source, store=tmp_path / "whole", **options)
     with pytest.raises(Killed):
-        evaluate(Mortal(lives), source, store=tmp_path / "killed", **options)
+        evaluate(mortal(lives), source, store=tmp_path / "killed", **options)
     assert not (tmp_path / "killed" / "results.json").exists()
-    assert len(list((tmp_path / "killed" / "cells").glob("*.json"))) == 1 + lives // 2  # the header, and whole cells
-    second = Mortal(1000)
+    whole_cells = lives // 2
+    assert len(list((tmp_path / "killed" / "cells").glob("*.json"))) == whole_cells + bool(whole_cells)  # the header
+    second = mortal(1000)
     evaluate(second, source, store=tmp_path / "killed", **options)
     assert second.calls == 2 * (76 - lives // 2)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
@@ -187,7 +197,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(darkened, source, tmp_path, live
 def test_a_finished_store_asks_nothing_of_the_model(darkened, source, tmp_path):
     first = evaluate(Linear(), source, store=tmp_path, corruptions=["fog"])
     written = files(tmp_path)
-    assert evaluate(Mortal(0), source, store=tmp_path, corruptions=["fog"]) == first
+    assert evaluate(mortal(0), source, store=tmp_path, corruptions=["fog"]) == first
     assert files(tmp_path) == written
     assert Results.load(tmp_path / "results.json") == first
 
@@ -205,8 +215,8 @@ def test_a_store_gathers_what_several_calls_counted(darkened, source, tmp_path):
         ({"seed": 1}, "holds cells with seed 0, not 1; choose another folder"),
         ({"label": "other"}, "holds cells with model 'model', not 'other'"),
         ({"model": Linear().double().requires_grad_(False)}, None),
-        ({"model": nn.Sequential(Linear())}, "holds cells with weights"),
-        ({"source": slice(0, 50)}, "holds cells with fingerprint"),
+        ({"model": nn.Sequential(Linear())}, "holds cells of a model with other layers or weights"),
+        ({"source": slice(0, 50)}, "holds cells of other images"),
     ],
 )
 def test_a_store_of_something_else_is_refused(darkened, source, tmp_path, changes, message):
@@ -226,8 +236,38 @@ def test_other_weights_are_refused(darkened, source, tmp_path):
     evaluate(Linear(), source, store=tmp_path, corruptions=[])
     changed = Linear()
     changed.weight.data[0, 0] += 1
-    with pytest.raises(InputError, match="holds cells with weights"):
+    with pytest.raises(InputError, match="holds cells of a model with other layers or weights"):
         evaluate(changed, source, store=tmp_path, corruptions=[])
+
+
+def test_other_layers_around_the_same_weights_are_refused(darkened, source, tmp_path):
+    """Networks that differ in an activation, a pooling or the averaging of a push-pull unit hold the same tensors."""
+    plain = nn.Sequential(Linear(), nn.ReLU())
+    evaluate(plain, source, store=tmp_path, corruptions=[])
+    with pytest.raises(InputError, match="holds cells of a model with other layers or weights"):
+        evaluate(nn.Sequential(plain[0], nn.ELU(alpha=1.0)), source, store=tmp_path, corruptions=[])
+
+
+def test_fingerprints_tell_units_apart_and_not_where_a_function_lies():
+    class Applied(nn.Module):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def extra_repr(self):
+            return f"function={self.function!r}"
+
+    unit = PushPullConv2d(3, 8, 3, avg_kernel_size=3)
+    wider = PushPullConv2d(3, 8, 3, avg_kernel_size=5)
+    wider.load_state_dict(unit.state_dict())
+    assert model_fingerprint(unit) == model_fingerprint(copy.deepcopy(unit)) != model_fingerprint(wider)
+    assert model_fingerprint(Applied(lambda x: x)) == model_fingerprint(Applied(copy.copy(lambda x: x)))
+
+
+def test_a_model_that_is_refused_leaves_the_folder_to_another(darkened, source, tmp_path):
+    with pytest.raises(InputError, match="gives logits of shape"):
+        evaluate(nn.Sequential(Linear(), nn.Flatten(0)), source, store=tmp_path, corruptions=[])
+    assert evaluate(Linear(), source, store=tmp_path, corruptions=[]).clean.n == len(source)
 
 
 def test_a_damaged_cell_is_named(darkened, source, tmp_path):
@@ -307,8 +347,14 @@ def test_results_of_different_precision_are_not_compared(darkened, source, tmp_p
     [
         ({"suite": "cifar-c"}, "unknown suite 'cifar-c'; did you mean 'cifar10-c'"),
         ({"corruptions": ["fogg"]}, "unknown corruption 'fogg'; did you mean 'fog'"),
-        ({"severities": [0]}, "severity must be one of 1, 2, 3, 4, 5, not 0"),
-        ({"severities": [1, 6]}, "severity must be one of 1, 2, 3, 4, 5, not 6"),
+        ({"severities": [0]}, "severity is 0; allowed are the integers 1, 2, 3, 4 and 5"),
+        ({"severities": [1, 6]}, "severity is 6; allowed"),
+        ({"severities": [1.0]}, r"severity is 1\.0; allowed are the integers"),
+        ({"severities": 1}, r"severities is 1; give several as a list, one as \[1\]"),
+        ({"corruptions": "fog"}, r"corruptions is 'fog'; give several as a list, one as \['fog'\]"),
+        ({"frost": None}, "frost is None; give 'procedural', 'reference' or a folder of pictures"),
+        ({"source": DataLoader([])}, r"source is a DataLoader; give what pushpull_conv\.data\.open_images returns"),
+        ({"model": lambda images: images}, r"model is a function; give a torch\.nn\.Module"),
         ({"batch_size": 0}, "batch_size must be 1 or more, not 0"),
         ({"autocast": "bf16"}, "unknown autocast dtype 'bf16'; did you mean 'bfloat16'"),
         ({"frost": "nowhere"}, "nowhere"),
@@ -316,7 +362,7 @@ def test_results_of_different_precision_are_not_compared(darkened, source, tmp_p
 )
 def test_bad_arguments_are_refused_before_anything_is_written(darkened, source, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        evaluate(Linear(), source, store=tmp_path / "store", **options)
+        evaluate(**{"model": Linear(), "source": source, "store": tmp_path / "store", **options})
     assert not (tmp_path / "store").exists()
 
 

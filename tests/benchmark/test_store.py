@@ -8,11 +8,12 @@ from threading import Barrier
 
 import pytest
 
-from pushpull_conv.benchmark import Header, store
-from pushpull_conv.benchmark.store import CellStore
+from pushpull_conv.benchmark import Cell, Header, store
+from pushpull_conv.benchmark.store import CLEAN, CellStore
 from pushpull_conv.errors import InputError
 
 HEADER = Header("digits", "test", "f00", 1, ("a",), "cifar10-c", 1, seed=0, frost=None, version="1")
+CELL = Cell(n=1, top1=1, top5=1, class_n=(1,), class_top1=(1,))
 CLAIMANTS = 8
 
 
@@ -24,7 +25,8 @@ def claim_together(tmp_path, monkeypatch):
         together, write = Barrier(len(seeds)), store._write_json
 
         def write_together(path, content):
-            together.wait()
+            if path.name == "header.json":
+                together.wait()
             write(path, content)
 
         monkeypatch.setattr(store, "_write_json", write_together)
@@ -33,7 +35,10 @@ def claim_together(tmp_path, monkeypatch):
 
     def claim(seed):
         try:
-            CellStore(tmp_path / "cells", model="m", weights="w", header=dataclasses.replace(HEADER, seed=seed))
+            claimed = CellStore(
+                tmp_path / "cells", model="m", weights="w", header=dataclasses.replace(HEADER, seed=seed)
+            )
+            claimed.add(CLEAN, CELL)
         except InputError:
             return False
         return True
@@ -45,7 +50,7 @@ def claim_together(tmp_path, monkeypatch):
 def test_of_first_claimants_that_differ_one_is_let_in(claim_together, tmp_path, attempt):
     found = claim_together(range(CLAIMANTS))
     assert found == [json.loads((tmp_path / "cells" / "header.json").read_text())["seed"]]
-    assert [file.name for file in (tmp_path / "cells").iterdir()] == ["header.json"]
+    assert sorted(file.name for file in (tmp_path / "cells").iterdir()) == ["clean.json", "header.json"]
 
 
 def test_first_claimants_that_agree_are_all_let_in(claim_together):
@@ -58,6 +63,6 @@ def test_a_folder_on_a_file_system_without_hard_links_can_be_claimed(tmp_path, m
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     for _ in range(2):
-        CellStore(tmp_path, model="m", weights="w", header=HEADER)
+        CellStore(tmp_path, model="m", weights="w", header=HEADER).add(CLEAN, CELL)
     with pytest.raises(InputError, match="holds cells with seed 0, not 1"):
         CellStore(tmp_path, model="m", weights="w", header=dataclasses.replace(HEADER, seed=1))

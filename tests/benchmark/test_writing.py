@@ -205,6 +205,14 @@ def test_a_part_that_was_deleted_is_named_and_written_again(digits, photographs,
     assert not any(what for _, what in damaged_parts(tmp_path / "set"))
 
 
+def test_a_part_that_lacks_images_is_written_again(photographs, tmp_path):
+    write_set(photographs, tmp_path / "set", corruptions=["fog"])
+    whole = files(tmp_path / "set")
+    next((tmp_path / "set" / "fog" / "3").glob("*/*")).unlink()
+    write_set(photographs, tmp_path / "set", corruptions=["fog"])
+    assert files(tmp_path / "set") == whole
+
+
 def test_the_manifest_has_the_size_of_each_part_and_may_lack_it(photographs, tmp_path):
     folder = tmp_path / "set"
     path = write_set(photographs, folder, corruptions=["fog"])

@@ -158,6 +158,14 @@ def test_a_row_group_that_is_damaged_ends_the_split(tmp_path):
     assert re.search(r"is truncated or damaged; .*; 10 images of test were not looked at", found.problems[0])
 
 
+def test_a_folder_that_may_be_meant_for_a_missing_split_is_named(tree):
+    (tree / "val").rename(tree / "valid")
+    assert check_data("folder", tree).problems == ()
+    (tree / "valid").rename(tree / "dev")
+    (problem,) = check_data("folder", tree).problems
+    assert problem.endswith("has no test images, but dev; test images are read from val or valid or validation or test")
+
+
 def test_what_cannot_be_checked_is_refused(tmp_path):
     for message, name, root in (
         ("unknown data set 'imagenette'", "imagenette", tmp_path),

@@ -121,6 +121,14 @@ def test_workers_and_ranks_change_nothing(augment):
         assert torch.equal(joined, value)
 
 
+def test_pictures_made_in_this_process_leave_the_global_generator_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    epoch(coded(), preparation=Preparation(noisy))
+    assert torch.rand(3).equal(expected)
+
+
 def test_views_are_the_image_and_two_augmented_ones_cut_alike():
     def blur(picture):
         return picture.filter(ImageFilter.BoxBlur(int(torch.randint(1, 3, ()))))

@@ -103,6 +103,16 @@ def test_a_card_claims_nothing_that_is_not_at_hand():
     assert "Errors" not in card.text
 
 
+def test_a_card_shows_names_as_they_are(tmp_path):
+    """A sign that Markdown would take for its own, in a table, too."""
+    odd = dataclasses.replace(Results.load(RUN / "baseline" / "results.json"), model="a|b <i>*c*")
+    odd.save(tmp_path / "results.json")
+    model = HubClassifier("resnet20", 10, MEAN, STD)
+    text = model.generate_model_card(run=RUN / "PP3", baseline=tmp_path).text
+    assert r"| images | top-1 error | a\|b \<i>\*c\* |" in text
+    assert r"# a\|b \<i>\*c\*" in model.generate_model_card(run=tmp_path).text
+
+
 def test_a_partial_benchmark_has_no_mean_error(pushpull, tmp_path):
     model = HubClassifier("resnet20", 10, MEAN, STD, classes=load_images("digits", "test").classes)
     model.save_pretrained(tmp_path / "model")

@@ -73,6 +73,12 @@ def test_the_command_writes_a_runs_models_in_the_recipes_order(pushpull, results
     assert [row for row in rows if row["model"] == "PP3"] == tidy_rows(results[1])
 
 
+def test_results_that_are_named_twice_are_written_once(pushpull, results, tmp_path):
+    path = tmp_path / "table.csv"
+    assert pushpull("export", RUN / "PP3", RUN / ".." / RUN.name / "PP3", "--out", path)[0] == 0
+    assert read_back(path) == tidy_rows(results[1])
+
+
 def test_what_cannot_be_exported_is_said(pushpull, tmp_path):
     code, _, err = pushpull("export", RUN, "--out", tmp_path / "table.xlsx")
     assert code == 2

@@ -45,6 +45,8 @@ def test_keeps_channels_last():
         (MEAN, (0.2, 0.0, 0.5), "std is .* allowed: positive numbers"),
         ((125.3, 123.0, 113.9), STD, "mean is .*divide by 255"),
         ((float("nan"),) * 3, STD, "mean is"),
+        (0.5, 0.25, r"mean is 0\.5; give a tuple with a number for each channel"),
+        (MEAN, torch.tensor(STD), "std is tensor.*; give a tuple"),
         ((), (), "std is .* allowed: positive numbers"),
     ],
 )

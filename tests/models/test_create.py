@@ -94,6 +94,12 @@ def test_networks_with_side_outputs_return_logits_in_training(name):
         ("timm:resnet18", {"stem": "cifar"}, "stem is 'cifar', but 'timm:resnet18' has its own"),
         ("resnet20", {"pushpull": {"alfa": 1}}, "unknown pushpull key 'alfa'; did you mean 'alpha'"),
         ("resnet20", {"pushpull": {"avg_kernel_size": 4}}, "avg_kernel_size is 4"),
+        ("resnet20", {"pushpull": True}, r"pushpull is True; give a mapping of its settings, at the least \{\}"),
+        (
+            "resnet20",
+            {"layer": "blurpool"},
+            "layer is 'blurpool'; give a mapping of its settings, at the least {'kind'",
+        ),
         ("resnet20", {"pretrained": True}, "pretrained is True, but 'resnet20'"),
         ("torchvision:googlenet", {"pretrained": True}, "takes other input; use 'timm:inception_v3'"),
         ("resnet20", {"num_classes": 0}, "num_classes is 0; allowed: 1 or more"),

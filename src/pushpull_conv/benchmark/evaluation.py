@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from pushpull_conv.benchmark.results import NAMES, Cell, Header, Results, ordere
 from pushpull_conv.benchmark.store import CLEAN, CellStore
 from pushpull_conv.benchmark.suites import Suite, suite_of
 from pushpull_conv.benchmark.versions import Generated, Published, Versions
-from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, FrostTextures, corrupt, load_frost
+from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, FrostTextures, corrupt, load_frost, require_severity
 from pushpull_conv.data import Batch, ImageSource
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.files import CELLS_FOLDER, RESULTS_FILE
@@ -174,6 +175,7 @@ def count_cells(
     Raises:
         InputError: As `evaluate`.
     """
+    _require_kinds(model, source)
     chosen = suite_of(source, suite)
     if autocast is not None:
         require_name("autocast dtype", autocast, AUTOCAST_DTYPES)
@@ -188,7 +190,7 @@ def count_cells(
     header = _header(source, chosen, versions, autocast)
     kept = None
     if store is not None:
-        kept = CellStore(Path(store, CELLS_FOLDER), model=label, weights=weights_fingerprint(model), header=header)
+        kept = CellStore(Path(store, CELLS_FOLDER), model=label, weights=model_fingerprint(model), header=header)
     cells = kept.cells() if kept else {}
     if device is not None:
         model.to(device)
@@ -203,6 +205,16 @@ def count_cells(
             if on_cell:
                 on_cell(CellEvent(*key, cells[key], done, len(wanted)))
     return header, cells
+
+
+def _require_kinds(model: nn.Module, source: ImageSource) -> None:
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is a {type(model).__name__}; give a torch.nn.Module from uint8 images to logits")
+    if not hasattr(type(source), "fingerprint"):
+        raise InputError(
+            f"source is a {type(source).__name__}; give what pushpull_conv.data.open_images returns, or tensors in an "
+            "ImageSet"
+        )
 
 
 def generated(
@@ -229,9 +241,12 @@ def _header(source: ImageSource, suite: Suite, versions: Versions, autocast: str
     )
 
 
-def weights_fingerprint(model: nn.Module) -> str:
-    """SHA-256, in hex, over the names and contents of a model's parameters and buffers, those not saved included."""
+def model_fingerprint(model: nn.Module) -> str:
+    """SHA-256, in hex, over a model's modules as they print themselves and over its parameters and all its buffers."""
     digest = hashlib.sha256()
+    for name, module in model.named_modules():
+        settings = re.sub(" at 0x[0-9a-f]+", "", module.extra_repr())  # a function is elsewhere the next time
+        digest.update(f"{name} {type(module).__qualname__} {settings}".encode())
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -244,11 +259,13 @@ def wanted_cells(
     """`CLEAN` and the cells that a caller asks for, in the order of the benchmark; `InputError` if it is none."""
     names = CORRUPTIONS if corruptions is None else corruptions
     levels = SEVERITIES if severities is None else severities
+    for argument, given in (("corruptions", names), ("severities", levels)):
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise InputError(f"{argument} is {given!r}; give several as a list, one as [{given!r}]")
     for name in names:
         require_name("corruption", name, NAMES)
     for level in levels:
-        if level not in SEVERITIES:
-            raise InputError(f"severity must be one of {', '.join(map(str, SEVERITIES))}, not {level!r}")
+        require_severity(level)
     return [CLEAN, *ordered(set(itertools.product(names, levels)))]
 
 

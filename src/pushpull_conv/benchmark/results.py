@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, require_severity
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.files import atomic_write
 
@@ -148,8 +148,7 @@ class Results:
         require_printable(self.model)
         for corruption, severity in self.cells:
             require_name("corruption", corruption, NAMES)
-            if severity not in SEVERITIES:
-                raise InputError(f"severity of {corruption} must be one of {SEVERITIES}, not {severity!r}")
+            require_severity(severity)
         for cell in (self.clean, *self.cells.values()):
             if cell.n != self.header.images or cell.class_n != self.clean.class_n:
                 raise InputError(f"results of {self.model!r} count other images in one cell than in another: {cell}")

@@ -19,6 +19,9 @@ _LATER_FIELDS = {
     field.name: field.default for field in dataclasses.fields(Header) if field.default is not dataclasses.MISSING
 }
 """What a header that was written before these fields existed means."""
+_OTHERS = {"weights": "of a model with other layers or weights", "fingerprint": "of other images"}
+"""What differs where the values that do would tell a reader nothing."""
+_HEADER_FILE = "header.json"
 
 
 class CellStore:
@@ -27,7 +30,7 @@ class CellStore:
     Args:
         folder: Where they lie; made if missing.
         model: The classifier's label.
-        weights: Identity of the classifier's weights.
+        weights: Identity of the classifier's layers and weights.
         header: What the results are made with.
 
     Raises:
@@ -36,7 +39,11 @@ class CellStore:
 
     def __init__(self, folder: str | os.PathLike[str], *, model: str, weights: str, header: Header) -> None:
         self.folder = writable_folder(folder)
-        self._claim({"model": model, "weights": weights}, header)
+        self._claimed = self.folder / _HEADER_FILE
+        self._owner = {"model": model, "weights": weights}
+        self._header = header
+        if self._claimed.exists():
+            self._require_own()
 
     def cells(self) -> dict[tuple[str, int], Cell]:
         """All finished cells, those of `CLEAN` among them."""
@@ -44,24 +51,32 @@ class CellStore:
         return {key: _read_cell(path) for key in keys if (path := self._path(key)).exists()}
 
     def add(self, key: tuple[str, int], cell: Cell) -> None:
-        """Keep a finished cell."""
+        """Keep a finished cell, and with the first whose it is.
+
+        Raises:
+            InputError: Another process, of another classifier or benchmark, was the first.
+        """
+        if not self._claimed.exists():
+            _write_first(self._claimed, {**self._owner, **dataclasses.asdict(self._header)})
+        self._require_own()
         _write_json(self._path(key), dataclasses.asdict(cell))
 
     def _path(self, key: tuple[str, int]) -> Path:
         return self.folder / cell_file(*key)
 
-    def _claim(self, owner: dict[str, str], header: Header) -> None:
-        """Write down whose cells these are, or make sure that those there have the same owner."""
-        path = self.folder / "header.json"
-        if not path.exists():
-            _write_first(path, {**owner, **dataclasses.asdict(header)})
-        # Read also what was just written: another process may have been there before.
-        found = {**_LATER_FIELDS, **read_json(path)}
-        for name, value in json.loads(json.dumps({**owner, **header.compared()})).items():
+    def _require_own(self) -> None:
+        """Refuse the folder if its cells have another owner."""
+        found = {**_LATER_FIELDS, **read_json(self._claimed)}
+        for name, value in json.loads(json.dumps({**self._owner, **self._header.compared()})).items():
             if found.get(name) != value:
-                raise InputError(
-                    f"'{self.folder}' holds cells with {name} {found.get(name)!r}, not {value!r}; choose another folder"
-                )
+                other = _OTHERS.get(name, f"with {name} {found.get(name)!r}, not {value!r}")
+                raise InputError(f"'{self.folder}' holds cells {other}; choose another folder")
+
+
+def counted_model(folder: Path) -> str | None:
+    """The identity of the classifier whose cells lie in a folder, None where there are none."""
+    claimed = folder / _HEADER_FILE
+    return read_json(claimed).get("weights") if claimed.exists() else None
 
 
 def _read_cell(path: Path) -> Cell:

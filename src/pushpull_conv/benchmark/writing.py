@@ -135,9 +135,7 @@ class _Manifest:
             self.content = self._checked(stored)
         elif others := [entry.name for entry in os.scandir(self.whole.parent) if entry.name != _LOCK_FILE]:
             raise InputError(f"'{self.whole.parent}' holds {others[0]}, not a corrupted set; choose an empty folder")
-        missing = [
-            part for part in parts if part not in self.content["sha256"] or not (self.whole.parent / part).exists()
-        ]
+        missing = [part for part in parts if not self._has(part)]
         if stored == self.whole and missing:
             self.whole.replace(self.partial)
         elif stored is None:
@@ -155,6 +153,14 @@ class _Manifest:
         if self.partial.exists():
             self.partial.replace(self.whole)
         return self.whole
+
+    def _has(self, part: str) -> bool:
+        """Whether a part is recorded and there, as large as it was written."""
+        written = self.whole.parent / part
+        if part not in self.content["sha256"] or not written.exists():
+            return False
+        recorded = self.content.get("bytes", {}).get(part)
+        return recorded is None or recorded == total_bytes(written)
 
     def _save(self) -> None:
         with atomic_write(self.partial) as temporary:

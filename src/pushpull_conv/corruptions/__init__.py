@@ -6,7 +6,14 @@ What computes loads on first use, so that the names and severities are known wit
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pushpull_conv.corruptions.spec import CORRUPTIONS, EXTRA_CORRUPTIONS, GROUPS, PROFILES, SEVERITIES
+from pushpull_conv.corruptions.spec import (
+    CORRUPTIONS,
+    EXTRA_CORRUPTIONS,
+    GROUPS,
+    PROFILES,
+    SEVERITIES,
+    require_severity,
+)
 
 if TYPE_CHECKING:
     from pushpull_conv.corruptions.engine import corrupt, recompress
@@ -24,6 +31,7 @@ __all__ = [
     "corrupt",
     "load_frost",
     "recompress",
+    "require_severity",
 ]
 
 

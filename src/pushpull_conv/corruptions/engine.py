@@ -11,7 +11,7 @@ from pushpull_conv.corruptions.frost import FrostTextures, load_frost
 from pushpull_conv.corruptions.jpeg import jpeg, jpeg_part
 from pushpull_conv.corruptions.kernel import Draws, Kernel, no_draws
 from pushpull_conv.corruptions.randomness import Random
-from pushpull_conv.corruptions.spec import CORRUPTIONS, EXTRA_CORRUPTIONS, PROFILES, SEVERITIES, parameters
+from pushpull_conv.corruptions.spec import CORRUPTIONS, EXTRA_CORRUPTIONS, PROFILES, parameters, require_severity
 from pushpull_conv.errors import InputError, require_name
 
 KERNELS: Mapping[str, Kernel] = {
@@ -76,8 +76,7 @@ def corrupt(
     require_name("profile", profile, PROFILES)
     _check_images(images)
     _check_index(index, len(images))
-    if severity not in SEVERITIES or type(severity) is not int:
-        raise InputError(f"severity is {severity!r}; allowed are the integers 1, 2, 3, 4 and 5")
+    require_severity(severity)
     if type(seed) is not int:
         raise InputError(f"seed is {seed!r}; give an integer")
     if not isinstance(frost, FrostTextures | None):

@@ -133,12 +133,15 @@ def load_frost(source: str | os.PathLike[str] = "procedural") -> FrostTextures:
         The textures; ``identity`` tells them apart.
 
     Raises:
-        InputError: The extra is not installed; the folder is missing, has no pictures, or one that cannot be read.
+        InputError: ``source`` is no text or path; the extra is not installed; the folder is missing, has no pictures,
+            or one that cannot be read.
 
     Example:
         >>> load_frost().identity
         'procedural-1'
     """
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(f"frost is {source!r}; give 'procedural', 'reference' or a folder of pictures")
     if source == "procedural":
         return _procedural()
     if source == "reference":

@@ -10,6 +10,8 @@ ICLR 2019, arXiv 1903.12261, and the constants of its published generators.
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from pushpull_conv.errors import InputError
+
 Parameters = tuple[float, ...]
 Table = tuple[Parameters, Parameters, Parameters, Parameters, Parameters]
 
@@ -27,6 +29,20 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 CORRUPTIONS = tuple(name for group in ("noise", "blur", "weather", "digital") for name in GROUPS[group])
 EXTRA_CORRUPTIONS = GROUPS["extra"]
+
+
+def require_severity(severity: int) -> int:
+    """Return ``severity`` if it is one, else raise `InputError`.
+
+    Example:
+        >>> require_severity(6)
+        Traceback (most recent call last):
+            ...
+        pushpull_conv.errors.InputError: severity is 6; allowed are the integers 1, 2, 3, 4 and 5
+    """
+    if severity not in SEVERITIES or type(severity) is not int:
+        raise InputError(f"severity is {severity!r}; allowed are the integers 1, 2, 3, 4 and 5")
+    return severity
 
 
 def _scalars(*values: float) -> Table:

@@ -5,7 +5,7 @@ from pushpull_conv.data.image_set import ImageSet
 from pushpull_conv.data.places import epoch_order, stratified
 from pushpull_conv.data.published import PublishedSet, open_published
 from pushpull_conv.data.sets import DATA_SETS, IN_MEMORY, load_images, open_images
-from pushpull_conv.data.source import Batch, ImageSource
+from pushpull_conv.data.source import Batch, ImageSource, identity_of
 from pushpull_conv.data.stream import ImageStream
 from pushpull_conv.data.training_loader import PictureBatches, Preparation, default_workers
 
@@ -24,6 +24,7 @@ __all__ = [
     "TrainingBatches",
     "default_workers",
     "epoch_order",
+    "identity_of",
     "load_images",
     "open_images",
     "open_published",

@@ -100,7 +100,7 @@ def check_data(
     spec, folder = spec_of(name), Path(root).expanduser()
     if not folder.is_dir():
         raise InputError(f"data folder '{folder}' is missing; give the folder of {name}")
-    splits, problems = [], []
+    splits, absent, problems = [], [], []
     for split in SPLITS:
         source, found = _opened(spec, split, folder)
         problems += found
@@ -109,8 +109,11 @@ def check_data(
             checked, found = _in_memory(source) if isinstance(source, ImageSet) else _decoded(source, report)
             splits.append(checked)
             problems += found
+        elif not found:
+            absent.append(split)
     if not splits and not problems:
         raise InputError(f"data folder '{folder}' has no images of {name} in a layout that is known; see docs/data.md")
+    problems += [problem for split in absent for problem in _other_folders(spec, split, folder)]
     return DataCheck(name, tuple(splits), tuple(problems))
 
 
@@ -156,6 +159,17 @@ def _class_folders(folder: Path, spec: DataSpec, split: str) -> tuple[ImageStrea
             if count:
                 labels[name] = label
     return (ImageStream(list_files(folder, labels), spec, split) if labels else None), problems
+
+
+def _other_folders(spec: DataSpec, split: str, root: Path) -> list[str]:
+    """Say of a split that is not there which folders may be meant for it."""
+    names = spec.names_of(split)
+    known = {name for each in SPLITS for name in spec.names_of(each)}
+    others = [name for name in class_names(root) if name not in known]
+    if not others:
+        return []
+    where = " or ".join(names)
+    return [f"'{root}' has no {split} images, but {shortened(others)}; {split} images are read from {where}"]
 
 
 def _class_folder(folder: Path) -> tuple[int, list[str]]:

@@ -22,7 +22,7 @@ from pushpull_conv.data.stream import ImageStream
 from pushpull_conv.errors import InputError
 
 LABELS_FILE = "labels.npy"
-SEVERITIES = 5
+_SEVERITIES = 5
 """Severities in an array file, one after the other."""
 
 
@@ -125,12 +125,12 @@ class PublishedArrays:
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (*size, 3):
             raise InputError(
                 f"'{path}' holds {pixels.dtype} {[*pixels.shape]}; "
-                f"{self.source.name} needs uint8 [{SEVERITIES * count}, {size[0]}, {size[1]}, 3]"
+                f"{self.source.name} needs uint8 [{_SEVERITIES * count}, {size[0]}, {size[1]}, 3]"
             )
-        if len(pixels) != SEVERITIES * count:
+        if len(pixels) != _SEVERITIES * count:
             raise InputError(
-                f"'{path}' holds {len(pixels)} images; {SEVERITIES} severities of the {count} images of "
-                f"{self.source.name}/{self.source.split} are {SEVERITIES * count}: images or severities are missing"
+                f"'{path}' holds {len(pixels)} images; {_SEVERITIES} severities of the {count} images of "
+                f"{self.source.name}/{self.source.split} are {_SEVERITIES * count}: images or severities are missing"
             )
         return pixels
 
@@ -139,12 +139,12 @@ class PublishedArrays:
         if not path.exists():
             raise InputError(f"'{path}' is missing; copy the whole set, which says there what each image shows")
         labels, title = _mapped(path), f"{self.source.name}/{self.source.split}"
-        if labels.dtype.kind not in "iu" or labels.shape != (SEVERITIES * len(clean),):
+        if labels.dtype.kind not in "iu" or labels.shape != (_SEVERITIES * len(clean),):
             raise InputError(
-                f"'{path}' holds {labels.dtype} {[*labels.shape]}; {SEVERITIES} severities of the {len(clean)} images "
-                f"of {title} need integers [{SEVERITIES * len(clean)}]"
+                f"'{path}' holds {labels.dtype} {[*labels.shape]}; {_SEVERITIES} severities of the {len(clean)} images "
+                f"of {title} need integers [{_SEVERITIES * len(clean)}]"
             )
-        wrong = np.flatnonzero(labels != np.tile(clean, SEVERITIES))
+        wrong = np.flatnonzero(labels != np.tile(clean, _SEVERITIES))
         if len(wrong):
             place = int(wrong[0])
             raise InputError(
@@ -176,7 +176,7 @@ class PublishedFolders:
             InputError: The files of a severity do not have the size that the set's manifest names.
         """
         digest, written = hashlib.sha256(), read_manifest(self.folder)["bytes"]
-        for cell in sorted(self.folder.glob(f"*/[1-{SEVERITIES}]")):
+        for cell in sorted(self.folder.glob(f"*/[1-{_SEVERITIES}]")):
             expected = written.get(f"{cell.parent.name}/{cell.name}")
             if expected is not None and total_bytes(cell) != expected:
                 raise changed(cell)

@@ -59,10 +59,10 @@ def open_images(
             class folders, whose names are the classes, scaled and cut in the same way.
         split: ``"train"`` or ``"test"``; the validation images of these sets are their test images, as their own test
             labels are not public.
-        root: The folder that holds the set as class folders (``train/<class>/*``, and ``val``, ``validation`` or
-            ``test``), as Parquet files (``train-*.parquet``, ``validation-*.parquet``, ...; not for ``"folder"``), as
-            tar shards (``train-*.tar``, ..., and ``classes.txt``) or, for Tiny-ImageNet, as its authors published it. A
-            part of ImageNet may lie in the whole one.
+        root: The folder that holds the set as class folders (``train/<class>/*``, and ``val``, ``valid``,
+            ``validation`` or ``test``), as Parquet files (``train-*.parquet``, ``validation-*.parquet``, ...; not for
+            ``"folder"``), as tar shards (``train-*.tar``, ..., and ``classes.txt``) or, for Tiny-ImageNet, as its
+            authors published it. A part of ImageNet may lie in the whole one.
         greyscale: Turn every image to luminance (ITU-R 601), on three equal channels; the set's name ends in
             ``-greyscale``.
 
@@ -139,7 +139,7 @@ def open_stream(name: str, split: str, root: Path) -> ImageStream | None:
 def split_folder(name: str, split: str, root: Path) -> Path | None:
     """The folder whose class folders are one split; None where it lies otherwise, or not in ``root``."""
     spec = spec_of(name)
-    names = _names_of(split, spec)
+    names = spec.names_of(split)
     if (name != FOLDER and _parquet_shards(root, names)) or find_tar_shards(root, names):
         return None
     return _split_folder(root, names)
@@ -166,7 +166,7 @@ def _open_stream(name: str, split: str, root: str | os.PathLike[str] | None) -> 
 def _stream(spec: DataSpec, split: str, root: Path) -> ImageStream | None:
     """One split from Parquet files, from tar shards or from class folders, whichever lies in ``root``; else None."""
     _require_folder(root, spec.name)
-    names = _names_of(split, spec)
+    names = spec.names_of(split)
     if shards := _parquet_shards(root, names):
         return ImageStream(list_parquet(shards, spec), spec, split)
     if shards := find_tar_shards(root, names):
@@ -180,7 +180,7 @@ def _open_folder(split: str, root: Path) -> ImageStream | None:
     """Any tree of class folders, whose names are the classes, or tar shards, whose classes a file names."""
     _require_folder(root, FOLDER)
     spec = _ANY_TREE
-    names = _names_of(split, spec)
+    names = spec.names_of(split)
     if shards := find_tar_shards(root, names):
         spec = dataclasses.replace(spec, classes=read_classes(root / CLASSES_FILE))
         return ImageStream(list_tar(shards, spec, root / CLASSES_FILE), spec, split)
@@ -193,7 +193,7 @@ def _open_folder(split: str, root: Path) -> ImageStream | None:
 
 def _require_same_classes(root: Path, spec: DataSpec) -> None:
     """A class that one split lacks would give all later ones another label there."""
-    folders = [folder for split in SPLITS if (folder := _split_folder(root, _names_of(split, spec)))]
+    folders = [folder for split in SPLITS if (folder := _split_folder(root, spec.names_of(split)))]
     first, *others = [(folder, set(class_names(folder))) for folder in folders]
     for folder, classes in others:
         if alone := sorted(classes ^ first[1]):
@@ -206,10 +206,6 @@ def _require_same_classes(root: Path, spec: DataSpec) -> None:
 def _require_folder(root: Path, name: str) -> None:
     if not root.is_dir():
         raise InputError(f"data folder '{root}' is missing; give the folder of {name}")
-
-
-def _names_of(split: str, spec: DataSpec) -> tuple[str, ...]:
-    return ("train",) if split == "train" else spec.held_out
 
 
 def _parquet_shards(root: Path, names: tuple[str, ...]) -> list[Path]:

@@ -32,8 +32,12 @@ class DataSpec:
     size: int
     resize: int | None = None
     within: tuple[str, ...] | None = None
-    held_out: tuple[str, ...] = ("val", "validation", "test")
+    held_out: tuple[str, ...] = ("val", "valid", "validation", "test")
     greyscale: bool = False
+
+    def names_of(self, split: str) -> tuple[str, ...]:
+        """What a split may be called in file and folder names, in the order in which they are looked for."""
+        return ("train",) if split == "train" else self.held_out
 
     def require_classes(self, found: Sequence[str], place: Path) -> None:
         """Raise `InputError` unless ``found``, the classes at ``place``, are this data set's, in its order.

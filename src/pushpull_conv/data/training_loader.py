@@ -85,6 +85,7 @@ class PictureBatches:
             batch_sampler=_Keys(self),
             num_workers=workers,
             collate_fn=_gathered,
+            generator=torch.Generator(),  # of its own: each epoch draws from it, for workers that have no use for it
         )
 
     @property
@@ -153,10 +154,11 @@ class _Pictures(Dataset["_Made"]):
     def _views(self, picture: Image.Image, random: np.random.Generator) -> Tensor:
         """The views of one picture: uint8 ``[V, 3, H, W]``."""
         augment, count = self.preparation.augment, self.preparation.views
-        torch.default_generator.manual_seed(int(random.integers(2**32)))  # no device but this process's is asked
         pictures = [picture] if count > 1 else []
-        while len(pictures) < count:
-            pictures.append(augment(picture) if augment else picture)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(random.integers(2**32)))  # no device but this process's is asked
+            while len(pictures) < count:
+                pictures.append(augment(picture) if augment else picture)
         place, flip = random.random(2), bool(random.integers(2)) and self.preparation.flip
         cuts = [self._cut(picture, place) for picture in pictures]
         pixels = [np.asarray(ImageOps.mirror(cut) if flip else cut) for cut in cuts]

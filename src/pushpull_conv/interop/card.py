@@ -1,5 +1,6 @@
 """The model card of a trained classifier, in Hugging Face's format."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,12 @@ def _what(spec: ModelSpec, title: str) -> str:
         stem = f"a push-pull stem ({_listed(_in_force(spec.pushpull))})"
     elif spec.layer is not None:
         stem = f"the layer {_listed(spec.layer)}"
-    classes = f" (in the order of the logits: {', '.join(spec.classes)})" if 0 < len(spec.classes) <= 20 else ""
+    classes = (
+        f" (in the order of the logits: {_escaped(', '.join(spec.classes))})" if 0 < len(spec.classes) <= 20 else ""
+    )
     unit = "" if spec.pushpull is None else f" The unit: {_PAPERS['unit']}."
     return (
-        f"# {title}\n\n"
+        f"# {_escaped(title)}\n\n"
         f"An image classifier: {spec.name} with {stem}, {spec.num_classes} classes{classes}. It takes uint8 images "
         f"`[B, 3, H, W]` or floats in [0, 1] and normalises them itself.{unit}"
     )
@@ -156,8 +159,9 @@ def _error_rows(results: Results) -> dict[str, str]:
 def _table(columns: Mapping[str, Mapping[str, str]]) -> str:
     """Return Markdown with the rows of the first column."""
     first = next(iter(columns.values()))
+    titles = map(_escaped, columns)
     rows = [" | ".join([name, *(column.get(name, "–") for column in columns.values())]) for name in first]
-    head = [f"| images | {' | '.join(columns)} |", f"|:--|{'--:|' * len(columns)}"]
+    head = [f"| images | {' | '.join(titles)} |", f"|:--|{'--:|' * len(columns)}"]
     return "\n".join([*head, *(f"| {row} |" for row in rows)])
 
 
@@ -176,7 +180,7 @@ def _comparison(own: Score, baseline: str) -> str:
             "latter weighted by their ratio in the baseline; positive is better than the baseline."
         )
     return "\n".join(
-        [f"Against {baseline} (of mCE and relative mCE less is better):\n", *(f"- {line}" for line in lines)]
+        [f"Against {_escaped(baseline)} (of mCE and relative mCE less is better):\n", *(f"- {line}" for line in lines)]
     )
 
 
@@ -196,6 +200,11 @@ def _training(run: Path) -> list[str]:
         stored = file.read_text(encoding="utf-8").strip()
         sections.append(f"## Recipe\n\n{which}```yaml\n{stored}\n```")
     return sections
+
+
+def _escaped(name: str) -> str:
+    """Return a name of the user's as Markdown that shows it as it is, in a table, too."""
+    return re.sub(r"([\\`*_|<\[])", r"\\\1", name)
 
 
 def _listed(settings: Mapping[str, Any]) -> str:

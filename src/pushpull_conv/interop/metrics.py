@@ -10,7 +10,7 @@ from pushpull_conv.benchmark import mce, mean_error
 from pushpull_conv.benchmark.evaluation import label_ranks
 from pushpull_conv.benchmark.metrics import IMAGENET_CLASSES, Baseline
 from pushpull_conv.benchmark.results import NAMES
-from pushpull_conv.corruptions import SEVERITIES
+from pushpull_conv.corruptions import SEVERITIES, require_severity
 from pushpull_conv.errors import InputError, require_name
 
 
@@ -48,8 +48,7 @@ class _CorruptionMetric(Metric):
             InputError: There is no such corruption or severity, or logits and labels do not fit each other.
         """
         row = NAMES.index(require_name("corruption", corruption, NAMES))
-        if severity not in SEVERITIES:
-            raise InputError(f"severity must be one of {', '.join(map(str, SEVERITIES))}, not {severity!r}")
+        require_severity(severity)
         if logits.ndim != 2 or labels.shape != logits.shape[:1]:
             raise InputError(f"logits have shape {[*logits.shape]} and labels {[*labels.shape]}; give [B, K] and [B]")
         ranks = label_ranks(logits, labels)

@@ -20,7 +20,8 @@ class Classifier(nn.Module):
         std: Standard deviation of each channel, for pixels in [0, 1].
 
     Raises:
-        InputError: ``mean`` and ``std`` differ in length, a mean is not in [0, 1] or a deviation not positive.
+        InputError: ``mean`` and ``std`` are no sequences or differ in length, a mean is not in [0, 1] or a deviation
+            not positive.
 
     Example:
         >>> classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(48, 10)), mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -33,6 +34,9 @@ class Classifier(nn.Module):
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        for argument, given in (("mean", mean), ("std", std)):
+            if not isinstance(given, Sequence):
+                raise InputError(f"{argument} is {given!r}; give a tuple with a number for each channel")
         if len(mean) != len(std):
             raise InputError(f"mean has {len(mean)} values and std {len(std)}; give one of each per channel")
         if not all(0 <= value <= 1 for value in mean):

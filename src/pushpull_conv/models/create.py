@@ -59,6 +59,9 @@ def create_model(
         raise InputError(f"num_classes is {num_classes}; allowed: 1 or more; give the number of classes of the data")
     if pushpull is not None and layer is not None:
         raise InputError("pushpull and layer are both given, but exclude each other; leave one of them out")
+    for argument, settings, least in (("pushpull", pushpull, {}), ("layer", layer, {"kind": "blurred-conv"})):
+        if settings is not None and not isinstance(settings, Mapping):
+            raise InputError(f"{argument} is {settings!r}; give a mapping of its settings, at the least {least}")
     for key in pushpull or ():
         require_name("pushpull key", key, _PUSHPULL_KEYS)
     library, _, library_name = name.partition(":")

@@ -1,7 +1,6 @@
 """What a user sees of a training while it runs, and the record that stays."""
 
 import csv
-import hashlib
 import signal
 import threading
 import time
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from pushpull_conv.data import ImageSource
+from pushpull_conv.data import ImageSource, identity_of
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import EPOCHS_FOLDER, MODEL_FILE, atomic_write
 from pushpull_conv.models import Classifier, ModelSpec, save_checkpoint
@@ -72,8 +71,7 @@ class SameImages(Callback):
     """
 
     def __init__(self, images: ImageSource) -> None:
-        labels = hashlib.sha256(images.labels.cpu().numpy().tobytes()).hexdigest()
-        self.identity = f"{len(images)} images of {images.num_classes} classes, labels {labels[:12]}"
+        self.identity = identity_of(images)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the identity for the checkpoint."""
