@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from corruptions import pictures
-from pushpull_conv.augment import AUGMENTS, PrimeSettings, prime, settings_for
+from pushpull_conv.augment import AUGMENTATIONS, PrimeSettings, prime, settings_for
 from pushpull_conv.augment.policies import image_policy
 
 COUNTS = {32: 256, 224: 16}
@@ -58,7 +58,7 @@ def calls(side: int, count: int, published: Path | None) -> list[Call]:
     single = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
     found = [Call("seeding, `default_generator.manual_seed`", lambda number: seed(torch.default_generator, count))]
     found += [Call("seeding, `torch.manual_seed`", lambda number: seed(torch, count))]
-    for name, augment in AUGMENTS.items():
+    for name, augment in AUGMENTATIONS.items():
         if augment.where == "image":
             policy = image_policy(name, side)
             found += [Call(augment.title, one_by_one(policy, single))]

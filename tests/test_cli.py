@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from pushpull_conv import Results, create_model
-from pushpull_conv.augment import AUGMENTS
+from pushpull_conv.augment import AUGMENTATIONS
 from pushpull_conv.models import ModelSpec, save_checkpoint
 from pushpull_conv.training.recipe import shipped_recipes
 
@@ -391,7 +391,7 @@ def test_augment_draws_every_augmentation(pushpull, photo, tmp_path, ending):
     assert [path.name for path in out.parent.iterdir()] == [out.name]
     if ending == "svg":
         text = out.read_text()
-        assert all(augment.title in text for augment in AUGMENTS.values())
+        assert all(augment.title in text for augment in AUGMENTATIONS.values())
         assert pushpull(*call)[0] == 0
         assert out.read_text() == text
         assert pushpull(*call, "--seed", "2")[0] == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from torch import Tensor
 
-from pushpull_conv.augment import AUGMENTS, overlap_note
+from pushpull_conv.augment import AUGMENTATIONS, overlap_note
 from pushpull_conv.augment.draws import draws
 from pushpull_conv.benchmark import SUITES, Header, Results, check_comparable
 from pushpull_conv.comparison_layers.inhibition import InhibitedConv2d
@@ -213,7 +213,7 @@ def augment(photo: Path, out: Path, *, profile: str, seed: int) -> Path:
     """
     side = PROFILE_SIDES[require_name("profile", profile, PROFILE_SIDES)]
     picture = read_photo(photo, side=side)
-    drawn = {known.title: draws(name, picture, DRAWS_SHOWN, seed=seed) for name, known in AUGMENTS.items()}
+    drawn = {known.title: draws(name, picture, DRAWS_SHOWN, seed=seed) for name, known in AUGMENTATIONS.items()}
     return write_augmentations(out, picture, drawn)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pushpull_conv.augment import AUGMENTS, CIFAR, IMAGENET, prime
+from pushpull_conv.augment import AUGMENTATIONS, CIFAR, IMAGENET, prime
 from pushpull_conv.augment.draws import draws
 from pushpull_conv.augment.policies import image_policy
 from pushpull_conv.corruptions.randomness import Random
@@ -18,7 +18,7 @@ def photo():
     return torch.from_numpy(np.array(Image.fromarray(pixels).resize((40, 40)))).permute(2, 0, 1)
 
 
-@pytest.mark.parametrize("name", AUGMENTS)
+@pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_draws_differ_are_the_same_again_and_leave_the_generator(name, photo):
     state = torch.get_rng_state()
     first = draws(name, photo, 40, seed=3)
@@ -41,7 +41,7 @@ def test_they_are_what_the_doors_give(photo):
         draws("prime", small, 6, seed=1),
         prime(images[..., :32, :32], index=torch.arange(6), epoch=0, seed=1, settings=CIFAR),
     )
-    key = int(Random.keyed(torch.arange(3), 1, list(AUGMENTS).index("randaugment")).bits(0, 1)[2])
+    key = int(Random.keyed(torch.arange(3), 1, list(AUGMENTATIONS).index("randaugment")).bits(0, 1)[2])
     torch.default_generator.manual_seed(key)
     expected = np.asarray(image_policy("randaugment", 40)(Image.fromarray(photo.permute(1, 2, 0).numpy())))
     np.testing.assert_array_equal(draws("randaugment", photo, 3, seed=1)[2].permute(1, 2, 0), expected)

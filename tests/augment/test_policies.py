@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from pushpull_conv.augment import AUGMENTS, overlap_note
+from pushpull_conv.augment import AUGMENTATIONS, overlap_note
 from pushpull_conv.augment.policies import image_policy
 from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS
 from pushpull_conv.errors import InputError
 
-ON_IMAGES = [name for name, augment in AUGMENTS.items() if augment.where == "image"]
+ON_IMAGES = [name for name, augment in AUGMENTATIONS.items() if augment.where == "image"]
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def watched(policy, pictures, monkeypatch):
 @pytest.mark.parametrize("name", ON_IMAGES)
 def test_the_overlaps_name_torchvisions_operations_and_no_others(name):
     sides = (32, 64, 224)
-    assert set(AUGMENTS[name].overlaps) == set().union(*(drawn_by(image_policy(name, side)) for side in sides))
+    assert set(AUGMENTATIONS[name].overlaps) == set().union(*(drawn_by(image_policy(name, side)) for side in sides))
 
 
 @pytest.mark.parametrize("name", ON_IMAGES)
@@ -58,12 +58,12 @@ def test_what_is_carried_out_is_what_the_overlaps_name(name, picture, monkeypatc
     torch.manual_seed(0)
     policies = [image_policy(name, side) for side in (32, 224)]
     seen = set().union(*(watched(policy, picture, monkeypatch) for policy in policies))
-    assert seen == set(AUGMENTS[name].overlaps)
+    assert seen == set(AUGMENTATIONS[name].overlaps)
 
 
 def test_the_remark_on_autoaugment_holds():
     small, large = (drawn_by(image_policy("autoaugment", side)) for side in (32, 224))
-    close = {name for name, corruptions in AUGMENTS["autoaugment"].overlaps.items() if corruptions}
+    close = {name for name, corruptions in AUGMENTATIONS["autoaugment"].overlaps.items() if corruptions}
     assert small & close == close
     assert close - large == {"Brightness"}
     assert "Brightness in its CIFAR-10 policy only" in overlap_note("autoaugment")
@@ -72,28 +72,28 @@ def test_the_remark_on_autoaugment_holds():
 def test_augmix_leaves_out_what_overlaps_the_test_corruptions():
     """By the paper; torchvision's own default has it."""
     everything = set(v2.AugMix()._AUGMENTATION_SPACE)
-    assert everything - set(AUGMENTS["augmix"].overlaps) == {"Brightness", "Color", "Contrast", "Sharpness"}
+    assert everything - set(AUGMENTATIONS["augmix"].overlaps) == {"Brightness", "Color", "Contrast", "Sharpness"}
 
 
 def test_overlaps_are_corruptions_of_the_benchmark():
-    for augment in AUGMENTS.values():
+    for augment in AUGMENTATIONS.values():
         assert augment.overlaps
         for corruptions in augment.overlaps.values():
             assert set(corruptions) <= {*CORRUPTIONS, *EXTRA_CORRUPTIONS}
 
 
-@pytest.mark.parametrize("name", AUGMENTS)
+@pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_a_note_names_every_overlap_in_one_sentence(name):
     note = overlap_note(name)
-    assert note.startswith(AUGMENTS[name].title)
+    assert note.startswith(AUGMENTATIONS[name].title)
     assert note.endswith(".")
     assert note.count(".") == 1
-    for operation, corruptions in AUGMENTS[name].overlaps.items():
+    for operation, corruptions in AUGMENTATIONS[name].overlaps.items():
         assert (operation in note) == bool(corruptions)
         assert all(corruption.replace("_", " ") in note for corruption in corruptions)
 
 
-@pytest.mark.parametrize("augment", AUGMENTS.values(), ids=AUGMENTS)
+@pytest.mark.parametrize("augment", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
 def test_the_document_has_the_overlaps(augment):
     close = [
         f"{operation}: {', '.join(corruptions).replace('_', ' ')}"

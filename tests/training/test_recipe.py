@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushpull_conv import InputError
-from pushpull_conv.augment import AUGMENTS
+from pushpull_conv.augment import AUGMENTATIONS
 from pushpull_conv.models.layer_kinds import LAYER_KINDS
 from pushpull_conv.training.recipe import Recipe, load_recipe, shipped_recipes
-from pushpull_conv.training.variants import AUGMENTS as NAMED_AUGMENTS
-from pushpull_conv.training.variants import LAYERS, VARIANTS
+from pushpull_conv.training.variants import AUGMENTS, LAYERS, VARIANTS
 
 
 @pytest.fixture
@@ -284,7 +283,7 @@ def test_names_that_are_none_are_refused(tmp_path, content, name, message):
 
 
 def test_augmentations_in_recipes_are_those_of_the_package():
-    assert {augment.policy for augment in NAMED_AUGMENTS.values()} == set(AUGMENTS)
+    assert {augment.policy for augment in AUGMENTS.values()} == set(AUGMENTATIONS)
 
 
 @pytest.mark.parametrize(

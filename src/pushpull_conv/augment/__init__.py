@@ -4,6 +4,15 @@
 """
 
 from pushpull_conv.augment.prime import CIFAR, IMAGENET, PrimeSettings, prime, settings_for
-from pushpull_conv.augment.spec import AUGMENTS, Augment, overlap_note
+from pushpull_conv.augment.spec import AUGMENTATIONS, Augmentation, overlap_note
 
-__all__ = ["AUGMENTS", "CIFAR", "IMAGENET", "Augment", "PrimeSettings", "overlap_note", "prime", "settings_for"]
+__all__ = [
+    "AUGMENTATIONS",
+    "CIFAR",
+    "IMAGENET",
+    "Augmentation",
+    "PrimeSettings",
+    "overlap_note",
+    "prime",
+    "settings_for",
+]

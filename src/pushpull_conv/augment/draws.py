@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from pushpull_conv.augment.prime import prime, settings_for
-from pushpull_conv.augment.spec import AUGMENTS
+from pushpull_conv.augment.spec import AUGMENTATIONS
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.errors import require_module, require_name
 
@@ -17,7 +17,7 @@ def draws(name: str, photo: Tensor, count: int, *, seed: int) -> Tensor:
     """Augment one photo several times, each time anew.
 
     Args:
-        name: One of `AUGMENTS`.
+        name: One of `AUGMENTATIONS`.
         photo: uint8 ``[3, S, S]``.
         count: How many times.
         seed: Any integer; another seed gives other draws. Torch's global generator is left as it was.
@@ -34,7 +34,7 @@ def draws(name: str, photo: Tensor, count: int, *, seed: int) -> Tensor:
         torch.Size([4, 3, 32, 32])
     """
     index = torch.arange(count)
-    if AUGMENTS[require_name("augmentation", name, AUGMENTS)].where == "batch":
+    if AUGMENTATIONS[require_name("augmentation", name, AUGMENTATIONS)].where == "batch":
         images = photo.expand(count, -1, -1, -1)
         return prime(images, index=index, epoch=0, seed=seed, settings=settings_for(photo.shape[-1]))
     require_module("torchvision", "train")
@@ -43,7 +43,7 @@ def draws(name: str, photo: Tensor, count: int, *, seed: int) -> Tensor:
     policy = image_policy(name, photo.shape[-1])
     picture = Image.fromarray(photo.permute(1, 2, 0).numpy())
     with torch.random.fork_rng(devices=()):
-        keys = Random.keyed(index, seed, list(AUGMENTS).index(name)).bits(0, 1).flatten().tolist()
+        keys = Random.keyed(index, seed, list(AUGMENTATIONS).index(name)).bits(0, 1).flatten().tolist()
         pictures = [_drawn(policy, picture, key) for key in keys]
     return torch.stack(pictures)
 

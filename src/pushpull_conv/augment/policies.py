@@ -5,7 +5,7 @@ from collections.abc import Callable
 from PIL import Image
 from torchvision.transforms import v2
 
-from pushpull_conv.augment.spec import AUGMENTS, CIFAR_SIDE
+from pushpull_conv.augment.spec import AUGMENTATIONS, CIFAR_SIDE
 from pushpull_conv.errors import InputError, require_name
 
 ImagePolicy = Callable[[Image.Image], Image.Image]
@@ -60,7 +60,7 @@ def image_policy(name: str, size: int) -> ImagePolicy:
         InputError: ``name`` is not an augmentation of single pictures, or ``size`` is no positive integer.
 
     Source:
-        See `AUGMENTS` for the papers; the operations are torchvision's.
+        See `pushpull_conv.augment.spec` for the papers; the operations are torchvision's.
 
     Example:
         >>> import torch
@@ -72,7 +72,7 @@ def image_policy(name: str, size: int) -> ImagePolicy:
         >>> once == policy(picture), once.size, once.mode
         (True, (32, 32), 'RGB')
     """
-    require_name("augmentation", name, [known for known, augment in AUGMENTS.items() if augment.where == "image"])
+    require_name("augmentation", name, [known for known, augment in AUGMENTATIONS.items() if augment.where == "image"])
     if type(size) is not int or size < 1:
         raise InputError(f"size is {size!r}; give the side of the pictures in pixels, an integer above 0")
     return _BUILDERS[name](size)

@@ -1,4 +1,8 @@
-"""The augmentations by name: what they are, where they work, and which test corruptions they come close to."""
+"""The augmentations by name: what they are, where they work, and which test corruptions they come close to.
+
+Sources: AutoAugment, arXiv 1805.09501; RandAugment, 1909.13719; TrivialAugment, 2103.10158; AugMix, 1912.02781; PRIME,
+2112.13547.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +16,12 @@ CIFAR_SIDE = 32
 
 
 @dataclass(frozen=True)
-class Augment:
+class Augmentation:
     """One augmentation.
 
     Attributes:
         name: As recipes write it.
         title: As tables and figures write it.
-        cites: The paper.
         where: ``"image"``: one picture at a time, while it is loaded (`image_policy`); ``"batch"``: on the device of a
             batch (`prime`).
         overlaps: For every operation that it may draw the test corruptions that the operation comes close to, so that a
@@ -28,7 +31,6 @@ class Augment:
 
     name: str
     title: str
-    cites: str
     where: Literal["image", "batch"]
     overlaps: Mapping[str, tuple[str, ...]]
     remark: str = ""
@@ -59,43 +61,38 @@ def _operations(*names: str) -> Mapping[str, tuple[str, ...]]:
     return MappingProxyType({name: _OVERLAPS.get(name, ()) for name in names})
 
 
-AUGMENTS: Mapping[str, Augment] = MappingProxyType(
+AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType(
     {
         augment.name: augment
         for augment in (
-            Augment(
+            Augmentation(
                 "autoaugment",
                 "AutoAugment",
-                "Cubuk, Zoph, Mané, Vasudevan and Le, CVPR 2019, arXiv 1805.09501",
                 "image",
                 _operations(*_SHARED, *_OVERLAPS, "Invert"),
                 remark="Brightness in its CIFAR-10 policy only",
             ),
-            Augment(
+            Augmentation(
                 "randaugment",
                 "RandAugment",
-                "Cubuk, Zoph, Shlens and Le, NeurIPS 2020, arXiv 1909.13719",
                 "image",
                 _operations("Identity", *_SHARED, *_OVERLAPS),
             ),
-            Augment(
+            Augmentation(
                 "trivialaugment",
                 "TrivialAugment",
-                "Müller and Hutter, ICCV 2021, arXiv 2103.10158",
                 "image",
                 _operations("Identity", *_SHARED, *_OVERLAPS),
             ),
-            Augment(
+            Augmentation(
                 "augmix",
                 "AugMix",
-                "Hendrycks, Mu, Cubuk, Zoph, Gilmer and Lakshminarayanan, ICLR 2020, arXiv 1912.02781",
                 "image",
                 _operations(*_SHARED),
             ),
-            Augment(
+            Augmentation(
                 "prime",
                 "PRIME",
-                "Modas, Rade, Ortiz-Jimenez, Moosavi-Dezfooli and Frossard, ECCV 2022, arXiv 2112.13547",
                 "batch",
                 MappingProxyType(
                     {
@@ -115,7 +112,7 @@ def overlap_note(name: str) -> str:
     """Say in one sentence which test corruptions an augmentation comes close to.
 
     Args:
-        name: One of `AUGMENTS`.
+        name: One of `AUGMENTATIONS`.
 
     Raises:
         InputError: ``name`` is unknown.
@@ -126,7 +123,7 @@ def overlap_note(name: str) -> str:
         >>> overlap_note("trivialaugment").partition(": ")[2]
         'Brightness (brightness), Color (saturate), Contrast (contrast), Sharpness (defocus blur, gaussian blur).'
     """
-    augment = AUGMENTS[require_name("augmentation", name, AUGMENTS)]
+    augment = AUGMENTATIONS[require_name("augmentation", name, AUGMENTATIONS)]
     close = [
         f"{operation} ({', '.join(corruption.replace('_', ' ') for corruption in corruptions)})"
         for operation, corruptions in augment.overlaps.items()

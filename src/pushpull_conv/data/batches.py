@@ -16,7 +16,7 @@ PADDING = 4
 
 
 class TrainingBatches:
-    """One epoch of shuffled training batches, with random crop and horizontal flip.
+    """One epoch of shuffled training batches, all of them full, with random crop and horizontal flip.
 
     Iterating gives ``(images, labels, index)``: uint8 ``[B, 3, H, W]``, int64 ``[B]`` and int64 ``[B]`` on the set's
     device. Order, crops and flips are a pure function of ``(seed, epoch)``, whatever was iterated before, so a run that
@@ -28,7 +28,6 @@ class TrainingBatches:
         seed: Together with the epoch, the key of all randomness.
         crop_padding: Pixels of black border on each side from which a crop of the original size is taken; 0: no crop.
         flip: Mirror each image left to right with probability 1/2.
-        drop_last: Leave out the last batch of an epoch if it is not full.
         rank: Which part of each batch to give.
         ranks: The number of equal parts.
 
@@ -52,11 +51,10 @@ class TrainingBatches:
         seed: int,
         crop_padding: int = 0,
         flip: bool = False,
-        drop_last: bool = True,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        require_batches(len(image_set), batch_size, ranks, drop_last=drop_last)
+        require_batches(len(image_set), batch_size, ranks)
         if crop_padding < 0:
             raise InputError(f"crop_padding must be 0 or more pixels, not {crop_padding}")
         if seed < 0:
@@ -66,7 +64,6 @@ class TrainingBatches:
         self.seed = seed
         self.crop_padding = crop_padding
         self.flip = flip
-        self.drop_last = drop_last
         self.rank = rank
         self.ranks = ranks
         self.epoch = 0
@@ -81,8 +78,7 @@ class TrainingBatches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.image_set), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
+        return len(self.image_set) // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         random = np.random.default_rng([self.seed, self.epoch])
@@ -136,12 +132,12 @@ def _crop_and_flip(images: Tensor, padding: int, offsets: Tensor, flips: Tensor)
     return padded.flatten(2).gather(2, places).reshape(images.shape)
 
 
-def require_batches(count: int, batch_size: int, ranks: int, *, drop_last: bool = True) -> None:
+def require_batches(count: int, batch_size: int, ranks: int) -> None:
     """Raise `InputError` unless ``count`` images make a batch, and a batch as many equal parts as there are ranks."""
     _require_batch_size(batch_size)
     if batch_size % ranks:
         raise InputError(f"batch_size {batch_size} is not a multiple of the {ranks} devices that share a batch")
-    if count < (batch_size if drop_last else 1):
+    if count < batch_size:
         raise InputError(f"{count} images do not fill one batch of {batch_size}; lower batch_size")
 
 

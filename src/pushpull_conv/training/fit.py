@@ -15,7 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.console import Console
 from torch import Tensor
 
-from pushpull_conv.augment import AUGMENTS, prime, settings_for
+from pushpull_conv.augment import AUGMENTATIONS, prime, settings_for
 from pushpull_conv.augment.policies import image_policy
 from pushpull_conv.data import (
     PADDING,
@@ -156,7 +156,7 @@ def training_batches(
     settings = recipe.training
     crop, flip = ("crop" in settings.augmentations, "flip" in settings.augmentations)
     policy = None
-    if variant.augment and AUGMENTS[variant.augment.policy].where == "image":
+    if variant.augment and AUGMENTATIONS[variant.augment.policy].where == "image":
         policy = image_policy(variant.augment.policy, max(images.size))
     if isinstance(images, ImageSet) and policy is None:
         return TrainingBatches(
@@ -183,7 +183,7 @@ def training_batches(
 
 def batch_augmentation(recipe: Recipe, variant: Variant) -> BatchAugmentation | None:
     """Return what changes the batches of ``variant`` on the device, None where nothing does."""
-    if variant.augment is None or AUGMENTS[variant.augment.policy].where != "batch":
+    if variant.augment is None or AUGMENTATIONS[variant.augment.policy].where != "batch":
         return None
 
     def augment(images: Tensor, index: Tensor, epoch: int, view: int) -> Tensor:

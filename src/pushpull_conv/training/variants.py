@@ -113,7 +113,7 @@ VARIANTS: Mapping[str, PushPull | Layer | None] = {
 
 
 class Augment(Section):
-    """One of `pushpull_conv.augment.AUGMENTS`, on top of the recipe's crop and flip."""
+    """One of `pushpull_conv.augment.AUGMENTATIONS`, on top of the recipe's crop and flip."""
 
     policy: Literal["autoaugment", "augmix", "prime", "randaugment", "trivialaugment"]
     consistency: Annotated[
