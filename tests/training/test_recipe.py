@@ -274,7 +274,7 @@ def test_names_of_variants_say_what_they_are(tmp_path, content, name, pushpull, 
     [
         ("AugMixx+PP3", "augmentation 'AugMixx'.*did you mean 'AugMix'"),
         ("AugMix+PP33", "variant 'PP33'.*did you mean 'PP3'"),
-        ("PP4-a2", "avg_kernel_size 4 is even"),
+        ("PP4-a2", "avg_kernel_size is 4; allowed: 0 or an odd positive number; use 3 or 5"),
     ],
 )
 def test_names_that_are_none_are_refused(tmp_path, content, name, message):

@@ -4,10 +4,11 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from pushpull_conv.errors import require_name
 from pushpull_conv.files import CLUSTER_FOLDER, RECIPE_FILE, REPORT_FOLDER
+from pushpull_conv.functional import check_avg_kernel_size
 from pushpull_conv.repeats import repeat_name
 
 
@@ -17,20 +18,20 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _checked(avg_kernel_size: int) -> int:
+    check_avg_kernel_size(avg_kernel_size)
+    return avg_kernel_size
+
+
+AvgKernelSize = Annotated[int, AfterValidator(_checked)]
+
+
 class PushPull(Section):
     """The unit that replaces the first convolution; the arguments of `pushpull_conv.PushPullConv2d`."""
 
-    avg_kernel_size: Annotated[int, Field(ge=0)] = 3
+    avg_kernel_size: AvgKernelSize = 3
     alpha: float = 1.0
     trainable_alpha: bool = False
-
-    @model_validator(mode="after")
-    def _odd(self) -> Self:
-        if self.avg_kernel_size and self.avg_kernel_size % 2 == 0:
-            raise ValueError(
-                f"avg_kernel_size {self.avg_kernel_size} is even; use 0 (no average) or an odd size such as 3 or 5"
-            )
-        return self
 
 
 class UpsampledPull(Section):
@@ -69,7 +70,7 @@ class VariedPushPull(Section):
     """The unit with its choices opened, in the first convolution and in others; see ``docs/layers.md``."""
 
     kind: Literal["varied-push-pull"]
-    avg_kernel_sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (5,)
+    avg_kernel_sizes: Annotated[tuple[AvgKernelSize, ...], Field(min_length=1)] = (5,)
     pull_constant: Literal["filter", "channel"] = "filter"
     alpha: float = 1.0
     trainable_alpha: bool = False
