@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import warnings
 from xml.etree import ElementTree
 
 import matplotlib
@@ -186,6 +187,16 @@ def test_a_dollar_sign_in_a_label_is_no_mathematics(make_results):
     results = [make_results("baseline"), make_results("$x_1$ & <b>", 0.16)]
     figure = severity_figure(results, results[0], style.looks([r.model for r in results], "baseline"))
     assert "$x_1$ &amp; &lt;b&gt;" in style.svg_text(figure)
+
+
+def test_signs_that_no_font_here_has_are_left_to_the_readers(make_results):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        results = [make_results("飞机"), make_results("鳥", 0.16)]
+        figure = severity_figure(results, results[0], style.looks([r.model for r in results], "飞机"))
+        text = style.svg_text(figure)
+    assert "飞机" in text
+    assert "鳥" in text
 
 
 def test_the_pull_picture_is_the_negative_of_the_push_picture():

@@ -3,9 +3,11 @@
 Figures are built from `matplotlib.figure.Figure` directly: no pyplot, no window, no state shared between figures.
 """
 
+import contextlib
 import io
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +15,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure as Canvas
+from matplotlib.font_manager import get_font_names
 from matplotlib.lines import Line2D
 
 INK, MUTED, RULE, WASH, PAPER = "#1f2328", "#59616c", "#d9dde3", "#f1f4f7", "#fefefe"
@@ -22,9 +25,14 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#c4629a", "#563a9c")
 _MARKERS = "os^Dvph"
 _DASHES = ("-", (0, (5, 1.6)), (0, (1.4, 1.4)))
 _DPI = 200
+_OTHER_SCRIPTS = (
+    "Noto Sans CJK SC", "Source Han Sans SC", "Microsoft YaHei", "PingFang SC", "Hiragino Sans", "Malgun Gothic",
+    "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS",
+)  # fmt: skip
+"""Fonts for the labels' signs that the first font lacks, as far as this machine has them."""
 _UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same results give the same files
 _RC: Any = {
-    "font.family": "sans-serif",
+    "font.family": ["sans-serif", *(name for name in _OTHER_SCRIPTS if name in get_font_names())],
     "font.size": 8.5,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
@@ -57,7 +65,17 @@ _RC: Any = {
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
 }
-in_style = matplotlib.rc_context(_RC)
+
+
+@contextlib.contextmanager
+def _house_style() -> Iterator[None]:
+    with matplotlib.rc_context(_RC), warnings.catch_warnings():
+        # An SVG file, as a page shows it, leaves signs that no font here has to its reader's.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        yield
+
+
+in_style = _house_style()
 """Decorator: the function draws in the style of the house and leaves matplotlib's own settings as they were."""
 
 
@@ -172,5 +190,5 @@ def write(figure: Figure, path: Path) -> None:
 
 def _save(figure: Figure, target: Path | io.StringIO, form: str) -> None:
     metadata = {"Title": figure.title, **_UNDATED.get(form, {})}
-    with matplotlib.rc_context(_RC | {"svg.hashsalt": figure.name}):
+    with _house_style(), matplotlib.rc_context({"svg.hashsalt": figure.name}):
         figure.figure.savefig(target, format=form, metadata=metadata, dpi=figure.dpi)
