@@ -71,7 +71,7 @@ _RC: Any = {
 def _house_style() -> Iterator[None]:
     with matplotlib.rc_context(_RC), warnings.catch_warnings():
         # An SVG file, as a page shows it, leaves signs that no font here has to its reader's.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         yield
 
 
