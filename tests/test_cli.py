@@ -19,7 +19,7 @@ from PIL import Image
 from pushpull_conv import Results, create_model
 from pushpull_conv.augment import AUGMENTATIONS
 from pushpull_conv.models import ModelSpec, save_checkpoint
-from pushpull_conv.training.recipe import shipped_recipes
+from pushpull_conv.training.recipe import load_recipe, shipped_recipes
 
 CELLS = ["--corruption", "fog", "--severity", "3"]
 
@@ -165,8 +165,8 @@ def test_a_bad_recipe_or_setting_is_refused_before_anything_starts(pushpull, tmp
     ("words", "said"),
     [
         (["--corruption", "fogg"], ["unknown corruption 'fogg'", "did you mean 'fog'"]),
-        (["--severity", "0"], ["severity", "1, 2, 3, 4, 5", "not 0"]),
-        (["--severity", "6"], ["severity", "1, 2, 3, 4, 5", "not 6"]),
+        (["--severity", "0"], ["severity is 0", "1, 2, 3, 4 and 5"]),
+        (["--severity", "6"], ["severity is 6", "1, 2, 3, 4 and 5"]),
         (["--suite", "cifar-c"], ["unknown suite 'cifar-c'", "did you mean 'cifar10-c'"]),
         (["--batch-size", "0"], ["batch_size", "not 0"]),
         (["--autocast", "half"], ["unknown autocast dtype 'half'", "float16"]),
@@ -204,6 +204,27 @@ def test_published_weights_for_other_classes_are_not_evaluated(pushpull, tmp_pat
     call = ["evaluate", "timm:resnet18", "--weights", "pretrained", "--data-set", "digits", "--out", "out"]
     refused(pushpull(*call), "weights are 'pretrained'", "know 1000 classes and the data have 10", "recipe")
     assert left_behind(tmp_path) == []
+
+
+def test_weights_of_a_model_for_other_classes_are_not_evaluated(pushpull, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call = ["--data-set", "digits", "--out", "out"]
+    told = ["'cifar10-resnet20-baseline' was trained on 10 classes (airplane, ", "digits has others"]
+    refused(pushpull("evaluate", "cifar10-resnet20-baseline", *call), *told)
+    refused(pushpull("evaluate", "resnet20", "--weights", "cifar10-resnet20-baseline", *call), *told)
+    assert left_behind(tmp_path) == []
+
+
+def test_a_model_of_greyscale_images_is_evaluated_on_such(pushpull, model_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run" / "PP3"
+    run.mkdir(parents=True)
+    shutil.copy(model_file, run / "model.safetensors")
+    (tmp_path / "run" / "recipe.yaml").write_text(load_recipe("quickstart", ["data.greyscale=true"]).to_yaml())
+    call = ["evaluate", run, "--data-set", "digits", "--out", "out", "--corruption", "fog", "--severity", "1"]
+    refused(pushpull(*call), "was trained in greyscale, digits is in colour; add --greyscale")
+    assert pushpull(*call, "--greyscale")[0] == 0
+    assert Results.load("out/results.json").header.data == "digits-greyscale"
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(pushpull, model_file, tmp_path, monkeypatch):

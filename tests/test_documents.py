@@ -8,6 +8,8 @@ import pytest
 import typer.main
 
 from pushpull_conv.cli import app
+from pushpull_conv.models.create import create_without_memory
+from pushpull_conv.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*/README.md"))]
@@ -27,6 +29,16 @@ def blocks(language):
 def test_python_blocks_run(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "document", "exec"), {"__name__": "document"})
+
+
+@pytest.mark.parametrize("block", [block for block in blocks("yaml") if "extends:" in block.values[0]])
+def test_recipes_are_recipes(block, tmp_path):
+    """Read, and the network of each variant built."""
+    (tmp_path / "mine.yaml").write_text(block)
+    recipe = load_recipe(str(tmp_path / "mine.yaml"))
+    model = recipe.model
+    for variant in recipe.variants:
+        create_without_memory(model.name, num_classes=3, stem=model.stem, **variant.changes)
 
 
 @pytest.mark.parametrize("block", blocks("sh"))

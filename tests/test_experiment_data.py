@@ -1,6 +1,7 @@
 """What a recipe's ``data`` section does to an experiment's images."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -55,13 +56,21 @@ def test_variants_of_a_run_learn_from_the_same_images(tmp_path):
     assert not (tmp_path / "PP3" / "model.safetensors").exists()
 
 
-def test_finished_results_of_another_model_are_refused(tmp_path):
+def test_finished_results_are_the_models_and_what_the_recipe_asks_for(tmp_path):
     done = experiment(tmp_path)
     variant, images, folder = done.recipe.variant("PP3"), done.images("test"), tmp_path / "PP3"
     classifier, spec = build(done.recipe, variant, images)
     save_checkpoint(folder / "model.safetensors", classifier, spec)
-    counted = evaluate(classifier, images, corruptions=[], store=folder)
-    assert done.benchmark(variant) == counted
+    as_asked = {"seed": done.recipe.seed, "label": "PP3", "store": folder}
+    evaluate(classifier, images, corruptions=["fog"], severities=[1], **as_asked | {"seed": 7})
+    with pytest.raises(InputError, match="holds cells with seed 7, not 1234; choose another folder"):
+        done.benchmark(variant)
+    shutil.rmtree(folder / "cells")
+    (folder / "results.json").unlink()
+    evaluate(classifier, images, corruptions=["fog"], severities=[1], **as_asked)
+    whole = done.benchmark(variant)
+    assert len(whole.cells) == 75
+    assert done.benchmark(variant) == whole
     classifier.network.fc.bias.data[0] += 1
     save_checkpoint(folder / "model.safetensors", classifier, spec)
     with pytest.raises(InputError, match=r"holds results of a model with other layers or weights than its model\.saf"):

@@ -330,6 +330,9 @@ def evaluate(
     jpeg: Annotated[
         bool, typer.Option("--jpeg/--no-jpeg", help="Store corrupted images as JPEG where the suite does.")
     ] = True,
+    greyscale: Annotated[
+        bool, typer.Option("--greyscale", help="Turn the images to luminance, for a model that was trained so.")
+    ] = False,
     published: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Read the corrupted images from this set; generate none.")
     ] = None,
@@ -360,7 +363,7 @@ def evaluate(
     from pushpull_conv.experiment import benchmark, error_table, open_classifier
 
     console = Console()
-    images = open_images(data_set, "test", root=data)
+    images = open_images(data_set, "test", root=data, greyscale=greyscale)
     results = benchmark(
         open_classifier(model, images, weights),
         images,

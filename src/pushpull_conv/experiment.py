@@ -21,6 +21,7 @@ from pushpull_conv.benchmark import (
     count_cells,
     counted_model,
     evaluate,
+    generated,
     model_fingerprint,
     suite_of,
     wanted_cells,
@@ -28,7 +29,7 @@ from pushpull_conv.benchmark import (
 )
 from pushpull_conv.comparison import compare
 from pushpull_conv.corruptions import load_frost
-from pushpull_conv.data import ImageSource, identity_of, open_images, stratified
+from pushpull_conv.data import GREYSCALE, ImageSource, identity_of, open_images, stratified
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import (
     CELLS_FOLDER,
@@ -187,7 +188,9 @@ class Experiment:
         images, settings = self.images("test"), self._settings(folder, label)
         classifier = open_classifier(str(folder / MODEL_FILE), images)
         if self.ranks.by_first((folder / RESULTS_FILE).exists):
-            return _finished_results(folder, classifier, images)
+            results = _finished_results(folder, classifier, images)
+            if self._is_whole(results):
+                return results
         with recorded(folder, "benchmark", RESULTS_FILE) if self.ranks.is_first else contextlib.nullcontext():
             with _cell_bar(label, self.console) as on_cell:
                 count_cells(classifier, images, self.ranks.share(wanted_cells()), **settings, on_cell=on_cell)
@@ -196,6 +199,14 @@ class Experiment:
         if self.ranks.is_first:
             _save_sample(images, folder)
         return results
+
+    def _is_whole(self, results: Results) -> bool:
+        """Whether results are the benchmark that the recipe asks for, and not a part or another that was put there."""
+        images, settings = self.images("test"), self.recipe.benchmark
+        suite = suite_of(images, settings.suite)
+        made = generated(images, suite, seed=self.recipe.seed, frost=settings.frost, jpeg=settings.jpeg).facts()
+        wanted = {"suite": suite.name, "revision": suite.revision, "autocast": settings.autocast, **made}
+        return not results.missing and all(getattr(results.header, name) == wanted[name] for name in wanted)
 
     def _settings(self, folder: Path, label: str) -> dict[str, Any]:
         """The arguments of `evaluate` for the model in ``folder``."""
@@ -437,16 +448,28 @@ def open_classifier(model: str, images: ImageSource, weights: str | None = None)
         weights: Those of a model that `create_model` knows, as `with_weights` takes them; None for a trained one.
 
     Raises:
-        InputError: There is no such model, the classes differ, or weights are missing, do not fit or are too many.
+        InputError: There is no such model, the classes differ, weights are missing, do not fit or are too many, or
+            the model was trained in greyscale and the images are in colour.
     """
     if weights is not None:
         if Path(model).is_dir() or Path(model).suffix == ".safetensors" or model in pretrained_models():
             raise InputError(f"--weights '{weights}' goes with a model's name, but '{model}' holds its own weights")
-        spec = ModelSpec(model, images.num_classes, None, None, IMAGENET_MEAN, IMAGENET_STD)
-        return with_weights(spec, weights)[0]
-    classifier, spec = load_checkpoint(find_checkpoint(model, "or another model's name with --weights"))
+        plain = ModelSpec(model, images.num_classes, None, None, IMAGENET_MEAN, IMAGENET_STD)
+        classifier, spec = with_weights(plain, weights)
+    else:
+        checkpoint = find_checkpoint(model, "or another model's name with --weights")
+        _require_colours(checkpoint, images)
+        classifier, spec = load_checkpoint(checkpoint)
     known = spec.classes or images.classes  # a model need not name its classes
     if (spec.num_classes, known) != (images.num_classes, images.classes):
         shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
-        raise InputError(f"'{model}' was trained on {spec.num_classes} classes ({shown}); {images.name} has others")
+        trained = f"'{weights or model}' was trained on {spec.num_classes} classes ({shown})"
+        raise InputError(f"{trained}; {images.name} has others")
     return classifier
+
+
+def _require_colours(checkpoint: Path, images: ImageSource) -> None:
+    """Refuse images in colour for a model whose run says that it learned from greyscale ones."""
+    recipe = checkpoint.parent.parent / RECIPE_FILE
+    if recipe.exists() and load_recipe(str(recipe)).data.greyscale and not images.name.endswith(GREYSCALE):
+        raise InputError(f"'{checkpoint}' was trained in greyscale, {images.name} is in colour; add --greyscale")

@@ -1,5 +1,6 @@
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -213,7 +214,7 @@ def test_a_store_gathers_what_several_calls_counted(darkened, source, tmp_path):
     ("changes", "message"),
     [
         ({"seed": 1}, "holds cells with seed 0, not 1; choose another folder"),
-        ({"label": "other"}, "holds cells with model 'model', not 'other'"),
+        ({"label": "other"}, "holds the results of 'model', not 'other'"),
         ({"model": Linear().double().requires_grad_(False)}, None),
         ({"model": nn.Sequential(Linear())}, "holds cells of a model with other layers or weights"),
         ({"source": slice(0, 50)}, "holds cells of other images"),
@@ -262,6 +263,26 @@ def test_fingerprints_tell_units_apart_and_not_where_a_function_lies():
     wider.load_state_dict(unit.state_dict())
     assert model_fingerprint(unit) == model_fingerprint(copy.deepcopy(unit)) != model_fingerprint(wider)
     assert model_fingerprint(Applied(lambda x: x)) == model_fingerprint(Applied(copy.copy(lambda x: x)))
+
+
+def test_results_whose_cells_are_gone_are_not_replaced_by_fewer(darkened, source, tmp_path):
+    whole = evaluate(Linear(), source, store=tmp_path, corruptions=["fog", "snow"])
+    shutil.rmtree(tmp_path / "cells")
+    with pytest.raises(InputError, match=r"has 5 cells, snow at severity 1 among them, that are neither asked for nor"):
+        evaluate(Linear(), source, store=tmp_path, corruptions=["fog"])
+    with pytest.raises(InputError, match="holds the results of 'model', not 'other'"):
+        evaluate(Linear(), source, store=tmp_path, label="other", corruptions=["fog", "snow"])
+    assert Results.load(tmp_path / "results.json") == whole
+    more = evaluate(Linear(), source, store=tmp_path, corruptions=["fog", "snow", "frost"])
+    assert whole.cells.items() <= more.cells.items()
+
+
+def test_a_network_that_flattens_with_view_is_taken(darkened, source):
+    class Flattening(Linear):
+        def forward(self, images):
+            return super().forward(images.view(len(images), -1).view(images.shape))
+
+    assert evaluate(Flattening(), source, corruptions=["fog"]) == evaluate(Linear(), source, corruptions=["fog"])
 
 
 def test_a_model_that_is_refused_leaves_the_folder_to_another(darkened, source, tmp_path):

@@ -200,8 +200,9 @@ def test_a_truncated_parquet_file_is_named(tmp_path, pixels, labels, kept):
     refuse(re.escape(f"Parquet file '{file}' is truncated"), "cifar10", "test", root=tmp_path)
 
 
-def test_a_missing_shard(tmp_path, pixels, labels):
-    write_parquet(tmp_path / "test-00000-of-00002.parquet", [encode(p) for p in pixels], labels)
+@pytest.mark.parametrize("name", ["test-00000-of-00002", "test-00000-of-00002-1359597a978bc4fa"])
+def test_a_missing_shard(tmp_path, pixels, labels, name):
+    write_parquet(tmp_path / f"{name}.parquet", [encode(p) for p in pixels], labels)
     refuse("is one of 2 shards but 1 are there", "cifar10", "test", root=tmp_path)
 
 
@@ -300,6 +301,19 @@ def test_without_a_folder_the_original_is_downloaded_once(archive, pixels, label
     assert_same(load_images("cifar10", "test"), pixels, labels)
     archive.unlink()
     assert_same(load_images("cifar10", "test"), pixels, labels)
+
+
+def test_of_processes_that_download_at_the_same_time_none_fails(archive, pixels, labels, monkeypatch, tmp_path):
+    real = cifar_batches._download
+
+    def overtaken(path):
+        monkeypatch.setattr(cifar_batches, "_download", real)
+        load_images("cifar10", "test")
+        real(path)
+
+    monkeypatch.setattr(cifar_batches, "_download", overtaken)
+    assert_same(load_images("cifar10", "test"), pixels, labels)
+    assert [path.name for path in (tmp_path / "cache" / "pushpull-conv").iterdir()] == ["cifar-10-batches-py"]
 
 
 def test_a_damaged_download_leaves_nothing(archive, tmp_path):

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import pickle
@@ -9,8 +10,16 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from pushpull_conv.comparison_layers import BlurPool2d
 from pushpull_conv.errors import InputError
-from pushpull_conv.models import ModelSpec, create_model, load_checkpoint, load_weights_, save_checkpoint
+from pushpull_conv.models import (
+    ModelSpec,
+    create_model,
+    find_checkpoint,
+    load_checkpoint,
+    load_weights_,
+    save_checkpoint,
+)
 
 SPEC = ModelSpec(
     name="resnet20",
@@ -114,6 +123,18 @@ def test_a_failed_save_leaves_the_old_file(checkpoint, monkeypatch):
         ),
         (lambda network: delattr(network.conv1, "alpha"), r"'conv1.alpha' is \[16\] there and absent here"),
         (lambda network: setattr(network, "more", nn.Linear(1, 1)), "'more.weight' is absent there"),
+        (
+            lambda network: setattr(network.conv1, "avg_kernel_size", 3),
+            r"'conv1' is PushPullConv2d\(.*avg_kernel_size=5\) there and PushPullConv2d\(.*avg_kernel_size=3\) here",
+        ),
+        (
+            lambda network: setattr(network, "conv1", nn.Sequential(network.conv1, BlurPool2d(3))),
+            "'conv1.weight' is .* there and absent here",
+        ),
+        (
+            lambda network: setattr(network, "relu", nn.Sequential(nn.ReLU(), BlurPool2d(3))),
+            r"'relu.1' is absent there and BlurPool2d\(kernel_size=3, stride=2\) here",
+        ),
     ],
 )
 def test_a_network_that_the_spec_does_not_build_is_not_stored(checkpoint, change, message):
@@ -123,6 +144,29 @@ def test_a_network_that_the_spec_does_not_build_is_not_stored(checkpoint, change
     with pytest.raises(InputError, match=message):
         save_checkpoint(path, classifier, SPEC)
     assert path.read_bytes() == before
+
+
+def test_a_normalisation_that_is_not_the_specs_is_not_stored(tmp_path):
+    spec = dataclasses.replace(SPEC, mean=(0.5, 0.5, 0.5))
+    with pytest.raises(InputError, match=r"spec has mean \(0\.5, 0\.5, 0\.5\), the classifier \(0\.1"):
+        save_checkpoint(tmp_path / "model.safetensors", SPEC.build(), spec)
+    assert list(tmp_path.iterdir()) == []
+    save_checkpoint(tmp_path / "model.safetensors", SPEC.build().bfloat16(), SPEC)
+
+
+@pytest.mark.parametrize(
+    ("stored", "layer"), [("cifar10-resnet20-blurredconv", "BlurredConv2d"), ("cifar10-resnet20-pp5", "PushPullConv2d")]
+)
+def test_weights_that_learned_with_other_layers_are_refused(stored, layer):
+    """Also where their tensors fit, as those of a blurred network fit a plain one."""
+    file = find_checkpoint(stored)
+    classifier, spec = load_checkpoint(file)
+    again = spec.build().eval()
+    load_weights_(again, file)
+    assert torch.equal(again(IMAGES), classifier(IMAGES))
+    pushpull = {"avg_kernel_size": 3} if spec.pushpull else None
+    with pytest.raises(InputError, match=rf"was stored with .* in the network: 'conv1' is {layer}\(.* there and "):
+        load_weights_(create_model("resnet20", num_classes=10, pushpull=pushpull), file)
 
 
 def test_saving_leaves_the_random_generator_alone(tmp_path):

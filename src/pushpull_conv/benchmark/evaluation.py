@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from pushpull_conv.benchmark.versions import Generated, Published, Versions
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, FrostTextures, corrupt, load_frost, require_severity
 from pushpull_conv.data import Batch, ImageSource
 from pushpull_conv.errors import InputError, require_name
-from pushpull_conv.files import CELLS_FOLDER, RESULTS_FILE
+from pushpull_conv.files import CELLS_FOLDER, RESULTS_FILE, cell_file
 
 TOP = 5
 AUTOCAST_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -109,10 +110,13 @@ def evaluate(
         >>> sorted(results.cells), results.clean.n
         ([('fog', 1), ('fog', 5)], 355)
     """
+    wanted = wanted_cells(corruptions, severities)
+    if store is not None:
+        _require_none_lost(Path(store), label, wanted)
     header, cells = count_cells(
         model,
         source,
-        wanted_cells(corruptions, severities),
+        wanted,
         suite=suite,
         seed=seed,
         frost=frost,
@@ -195,11 +199,12 @@ def count_cells(
     if device is not None:
         model.to(device)
     device = _device_of(model)
+    classify = _Classify(model)
     with _evaluating(model):
         for done, key in enumerate(wanted, start=1):
             if key not in cells:
                 batches = versions.batches(key, batch_size, device)
-                cells[key] = _count(model, key, batches, source.num_classes, autocast)
+                cells[key] = _count(classify, key, batches, source.num_classes, autocast)
                 if kept:
                     kept.add(key, cells[key])
             if on_cell:
@@ -214,6 +219,22 @@ def _require_kinds(model: nn.Module, source: ImageSource) -> None:
         raise InputError(
             f"source is a {type(source).__name__}; give what pushpull_conv.data.open_images returns, or tensors in an "
             "ImageSet"
+        )
+
+
+def _require_none_lost(folder: Path, label: str, wanted: Sequence[tuple[str, int]]) -> None:
+    """Refuse to replace results by another model's, or by fewer because their cells are no longer kept."""
+    file = folder / RESULTS_FILE
+    if not file.exists():
+        return
+    there = Results.load(file)
+    if there.model != label:
+        raise InputError(f"'{file}' holds the results of {there.model!r}, not {label!r}; choose another folder")
+    lost = [key for key in there.cells if key not in wanted and not (folder / CELLS_FOLDER / cell_file(*key)).exists()]
+    if lost:
+        raise InputError(
+            f"'{file}' has {len(lost)} cells, {lost[0][0]} at severity {lost[0][1]} among them, that are neither asked "
+            f"for nor kept in '{CELLS_FOLDER}', and would be lost; choose another folder, or ask for them, too"
         )
 
 
@@ -285,13 +306,30 @@ def named_cells(names: Sequence[str]) -> list[tuple[str, int]]:
     return [clean, *cells] if CLEAN[0] in names else cells
 
 
+class _Classify:
+    """Calls a model on images in channels-last layout, which is faster, or in the usual one if it takes no other."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.layout = torch.channels_last
+
+    def __call__(self, images: Tensor) -> Any:
+        try:
+            return self.model(images.contiguous(memory_format=self.layout))
+        except RuntimeError as error:
+            if self.layout == torch.contiguous_format or "view size is not compatible" not in str(error):
+                raise
+        self.layout = torch.contiguous_format
+        return self(images)
+
+
 def _count(
-    model: nn.Module, key: tuple[str, int], batches: Iterable[Batch], num_classes: int, autocast: str | None
+    classify: _Classify, key: tuple[str, int], batches: Iterable[Batch], num_classes: int, autocast: str | None
 ) -> Cell:
     """Classify one cell's images and count; nothing waits for the device before the cell is done."""
     ranked = []
     for batch in batches:
-        logits = _logits(model, batch.images, num_classes, autocast)
+        logits = _logits(classify, batch.images, num_classes, autocast)
         ranked.append((label_ranks(logits, batch.labels), batch.labels))
     ranks, labels = (torch.cat(parts) for parts in zip(*ranked, strict=True))
     if (ranks < 0).any():
@@ -306,10 +344,10 @@ def _count(
     )
 
 
-def _logits(model: nn.Module, images: Tensor, num_classes: int, autocast: str | None) -> Tensor:
+def _logits(classify: _Classify, images: Tensor, num_classes: int, autocast: str | None) -> Tensor:
     with torch.autocast(images.device.type, AUTOCAST_DTYPES[autocast]) if autocast else contextlib.nullcontext():
         try:
-            logits = model(images.contiguous(memory_format=torch.channels_last))
+            logits = classify(images)
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, AssertionError) as error:

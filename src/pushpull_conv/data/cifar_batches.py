@@ -62,7 +62,11 @@ def download_cifar_batches(folder: Path) -> None:
             for name in itertools.chain(*BATCHES.values()):
                 batch = cast(IO[bytes], tar.extractfile(f"{FOLDER}/{name}"))  # a plain file, as the MD5 tells
                 (unpacked / name).write_bytes(batch.read())
-        unpacked.replace(folder)
+        try:
+            unpacked.replace(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process that was started together with this one was faster
+                raise
 
 
 def _download(path: Path) -> None:

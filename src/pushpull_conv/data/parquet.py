@@ -125,7 +125,7 @@ _OTHER = torch.iinfo(torch.int64).min
 
 def _require_all_shards(files: Sequence[Path]) -> None:
     for file in files:
-        stated = re.search(r"-of-(\d+)$", file.stem)
+        stated = re.search(r"-of-(\d+)(-[0-9a-f]+)?$", file.stem)  # the hub's older names end in a hash
         if stated and int(stated[1]) != len(files):
             raise InputError(f"'{file}' is one of {int(stated[1])} shards but {len(files)} are there; copy all of them")
 

@@ -1,10 +1,12 @@
 """A Lightning callback that benchmarks a module while it trains."""
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import Precision
 from torch import Tensor, nn
@@ -30,7 +32,8 @@ class CorruptionBenchmark(Callback):
     The processes of a DDP run share the corruptions between them and log the same numbers as one process does. Other
     distributed strategies are refused.
 
-    A `lightning.pytorch.callbacks.ModelCheckpoint` that monitors one of them needs ``save_on_train_epoch_end=True``.
+    A `lightning.pytorch.callbacks.ModelCheckpoint` that monitors one of them needs ``save_on_train_epoch_end=True`` and
+    the same ``every_n_epochs``.
 
     Args:
         source: The clean images.
@@ -106,13 +109,14 @@ class CorruptionBenchmark(Callback):
         """Benchmark, after every k-th epoch, and log."""
         if (trainer.current_epoch + 1) % self.every_n_epochs:
             return
-        results = evaluate(
-            self._classifier(trainer, pl_module),
-            self.source,
-            corruptions=self.corruptions[trainer.global_rank :: trainer.world_size],
-            device=pl_module.device,
-            **self.settings,
-        )
+        with _first_ranks_buffers(pl_module, trainer.world_size):
+            results = evaluate(
+                self._classifier(trainer, pl_module),
+                self.source,
+                corruptions=self.corruptions[trainer.global_rank :: trainer.world_size],
+                device=pl_module.device,
+                **self.settings,
+            )
         own = torch.tensor(sum(corruption_errors(results).values()), dtype=torch.float32, device=pl_module.device)
         mean_error = trainer.strategy.reduce(own, reduce_op="sum") / len(self.corruptions)
         pl_module.log_dict({"clean_error": results.clean_error, "mean_error": mean_error})
@@ -121,6 +125,20 @@ class CorruptionBenchmark(Callback):
         """What maps uint8 images to logits at the trainer's precision."""
         network = _AtPrecision(self.network(module) if self.network else module, trainer.precision_plugin)
         return Classifier(network, *self.normalisation) if self.normalisation else network
+
+
+@contextlib.contextmanager
+def _first_ranks_buffers(module: LightningModule, ranks: int) -> Iterator[None]:
+    """Let every process classify with the statistics of the first, which are those that a checkpoint holds."""
+    buffers = list(module.buffers()) if ranks > 1 else []
+    own = [buffer.clone() for buffer in buffers]
+    for buffer in buffers:
+        dist.broadcast(buffer, 0)
+    try:
+        yield
+    finally:
+        for buffer, kept in zip(buffers, own, strict=True):
+            buffer.copy_(kept)
 
 
 class _AtPrecision(nn.Module):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pickle
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -89,26 +90,49 @@ def save_checkpoint(path: StrPath, classifier: Classifier, spec: ModelSpec) -> N
         name: _at_most_single(value).detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in network.state_dict().items()
     }
-    _require_fit(tensors, spec)
+    _require_fit(classifier, tensors, spec)
     content = safetensors.save(tensors, metadata={_METADATA_KEY: json.dumps(asdict(spec), default=float)})
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)  # what safetensors itself raises on a full disk is no OSError
 
 
-def _require_fit(tensors: Mapping[str, Tensor], spec: ModelSpec) -> None:
-    with torch.random.fork_rng(devices=[]):  # some networks cannot be built without drawing their weights
-        network = create_without_memory(spec.name, **spec._architecture())
+def _require_fit(classifier: Classifier, tensors: Mapping[str, Tensor], spec: ModelSpec) -> None:
+    network = _structure(spec)
     expected, given = (
         {name: [*value.shape] for name, value in state.items()} for state in (network.state_dict(), tensors)
     )
-    differing = [name for name in expected | given if expected.get(name) != given.get(name)]
-    if differing:
-        name = differing[0]
+    if difference := _difference(expected, given) or _difference(_own_layers(network), _own_layers(classifier.network)):
         raise InputError(
-            f"spec builds another network than the classifier's: '{name}' is {expected.get(name, 'absent')} there and "
-            f"{given.get(name, 'absent')} here; give the spec that fits (num_classes, pushpull, layer), or the file "
-            "could not be loaded"
+            f"spec builds another network than the classifier's: {difference}; give the spec that fits (num_classes, "
+            "pushpull, layer), or the file would not give this network back"
         )
+    for name, value in (("mean", spec.mean), ("std", spec.std)):
+        own = getattr(classifier, name).flatten().double().cpu()
+        told = torch.tensor(value, dtype=torch.float64)
+        if own.shape != told.shape or not torch.allclose(own, told, rtol=5e-3):  # that much bfloat16 may be away
+            raise InputError(f"spec has {name} {tuple(value)}, the classifier {tuple(own.tolist())}; give one for both")
+
+
+def _structure(spec: ModelSpec) -> nn.Module:
+    """Return the network of a spec, without memory for its tensors where that is possible."""
+    with torch.random.fork_rng(devices=[]):  # some networks cannot be built without drawing their weights
+        return create_without_memory(spec.name, **spec._architecture())
+
+
+def _own_layers(network: nn.Module) -> dict[str, str]:
+    """Return, by name, the layers of this package in a network, of which some compute without a tensor of their own."""
+    network = getattr(network, "_orig_mod", network)
+    own = [entry for entry in network.named_modules() if type(entry[1]).__module__.startswith("pushpull_conv.")]
+    settings = [re.sub(", alpha=[^,]*", "", module.extra_repr()) for _, module in own]  # a strength is a tensor
+    return {name: f"{type(module).__name__}({shown})" for (name, module), shown in zip(own, settings, strict=True)}
+
+
+def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Return the first entry in which two mappings differ, as a part of a sentence; "" if they are the same."""
+    name = next((name for name in {**there, **here} if there.get(name) != here.get(name)), None)
+    if name is None:
+        return ""
+    return f"'{name}' is {there.get(name, 'absent')} there and {here.get(name, 'absent')} here"
 
 
 def _at_most_single(value: Tensor) -> Tensor:
@@ -166,7 +190,19 @@ def load_weights_(model: nn.Module, path: StrPath, *, new: Collection[str] = ())
     tensors = _read_safetensors(path)[0] if path.suffix == ".safetensors" else _read_pickle(path)
     model = getattr(model, "_orig_mod", model)
     network = model.network if isinstance(model, Classifier) else model
+    stored = stored_spec(path)
+    if stored and (stored.pushpull or stored.layer):
+        _require_same_layers(network, stored, path)
     _load_state_(network, tensors, path, new)
+
+
+def _require_same_layers(network: nn.Module, stored: ModelSpec, path: Path) -> None:
+    """Refuse weights that learned with other layers in the network, also where their tensors fit."""
+    if difference := _difference(_own_layers(_structure(stored)), _own_layers(network)):
+        raise InputError(
+            f"weights file '{path}' was stored with {stored.pushpull or stored.layer} in the network: {difference}; "
+            "give the model the same pushpull and layer, or read the file with load_checkpoint"
+        )
 
 
 def _load_state_(network: nn.Module, tensors: dict[str, Tensor], path: Path, new: Collection[str] = ()) -> None:

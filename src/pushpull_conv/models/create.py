@@ -9,6 +9,7 @@ from torch import nn
 
 from pushpull_conv.errors import InputError, require_module, require_name
 from pushpull_conv.models.cifar_resnet import CIFAR_DEPTHS, CifarResNet
+from pushpull_conv.models.classifier import IMAGENET_MEAN, IMAGENET_STD
 from pushpull_conv.models.layer_kinds import apply_layer_
 from pushpull_conv.models.surgery import swap_first_conv_
 
@@ -99,6 +100,26 @@ def pretrained_classes(name: str) -> int:
         return require_module("timm", "train").get_pretrained_cfg(library_name).num_classes
     weights = require_module("torchvision.models", "train").get_model_weights(library_name).DEFAULT
     return len(weights.meta["categories"])
+
+
+def pretrained_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and the deviation by which a model's published weights expect pixels in [0, 1] to be normalised.
+
+    ImageNet's for a name that has none.
+
+    Example:
+        >>> pretrained_statistics("torchvision:efficientnet_v2_l")
+        ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        >>> pretrained_statistics("resnet20") == (IMAGENET_MEAN, IMAGENET_STD)
+        True
+    """
+    library, _, library_name = name.partition(":")
+    published = None
+    if library == "timm":
+        published = require_module("timm", "train").get_pretrained_cfg(library_name)
+    elif library == "torchvision":
+        published = require_module("torchvision.models", "train").get_model_weights(library_name).DEFAULT.transforms()
+    return (IMAGENET_MEAN, IMAGENET_STD) if published is None else (tuple(published.mean), tuple(published.std))
 
 
 def _from_library(library: str, name: str, num_classes: int, pretrained: bool) -> nn.Module:

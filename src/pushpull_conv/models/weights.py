@@ -7,8 +7,13 @@ from torch import nn
 
 from pushpull_conv.errors import InputError
 from pushpull_conv.models.checkpoint import ModelSpec, load_weights_, stored_spec
-from pushpull_conv.models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
-from pushpull_conv.models.create import create_model, create_without_memory, pretrained_classes
+from pushpull_conv.models.classifier import Classifier
+from pushpull_conv.models.create import (
+    create_model,
+    create_without_memory,
+    pretrained_classes,
+    pretrained_statistics,
+)
 from pushpull_conv.models.pretrained import find_checkpoint, pretrained_models
 
 PRETRAINED = "pretrained"
@@ -19,7 +24,7 @@ def with_weights(spec: ModelSpec, weights: str, *, new_head: bool = False) -> tu
 
     Args:
         spec: What to build. Its normalisation gives way to that of the weights: the trained model's or the library's,
-            else ImageNet's.
+            else ImageNet's; and without a new head its class names to those of the trained model.
         weights: ``"pretrained"`` for those that timm or torchvision publish; a trained model, as `find_checkpoint`
             takes it; or a file, as `load_weights_` takes it.
         new_head: Allow weights for another number of classes; the last layer then starts afresh.
@@ -52,9 +57,10 @@ def with_weights(spec: ModelSpec, weights: str, *, new_head: bool = False) -> tu
             )
         network = plain.build().network
         load_weights_(network, file, new=_head(plain) if new_head else ())
-    published = getattr(network, "pretrained_cfg", {})
-    mean, std = published.get("mean", IMAGENET_MEAN), published.get("std", IMAGENET_STD)
-    spec = replace(spec, mean=stored.mean if stored else tuple(mean), std=stored.std if stored else tuple(std))
+    mean, std = (stored.mean, stored.std) if stored else pretrained_statistics(spec.name)
+    spec = replace(spec, mean=mean, std=std)
+    if stored and not new_head:
+        spec = replace(spec, classes=stored.classes)
     classifier = spec.build()
     classifier.network.load_state_dict(network.state_dict(), strict=False)  # lacks at most what the change brings
     return classifier, spec

@@ -99,7 +99,7 @@ def fit(
         _trainer(recipe, folder, device, callbacks, ranks).fit(
             module,
             batches,
-            EvaluationBatches(_part_of(test, ranks, device), batch_size=500),
+            EvaluationBatches(_part_of(test, ranks, device), batch_size=recipe.benchmark.batch_size),
             ckpt_path=last if last.exists() else None,
             weights_only=True,
         )
