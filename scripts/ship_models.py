@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+from pushpull_conv.augment import AUGMENTATIONS
 from pushpull_conv.benchmark import Results
 from pushpull_conv.files import MODEL_FILE, RECIPE_FILE, RESULTS_FILE
 from pushpull_conv.interop.card import card_text
@@ -16,9 +17,14 @@ from pushpull_conv.training.recipe import load_recipe
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / "src" / "pushpull_conv" / "pretrained"
 NETWORK = "cifar10-resnet20"
-RUN, SEARCH = ROOT / "results" / NETWORK, ROOT / "results" / f"{NETWORK}-search"
-MODELS = (RUN / "baseline", RUN / "PP3", RUN / "PP5", RUN / "PP5-trainable", SEARCH / "BlurredConv")
-"""What is shipped: the first is the baseline, the last the best by R_net."""
+RUN = ROOT / "results" / NETWORK
+BEST = (
+    ROOT / "results" / f"{NETWORK}-search" / "BlurredConv",
+    ROOT / "results" / f"{NETWORK}-augmented" / "AugMix+BlurredConv",
+)
+"""The best by R_net of their recipes: without an augmentation, and with one."""
+MODELS = (RUN / "baseline", RUN / "PP3", RUN / "PP5", RUN / "PP5-trainable", *BEST)
+"""What is shipped; the first is the baseline."""
 LICENCE = "apache-2.0"
 
 USE = """import torch
@@ -29,8 +35,8 @@ images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)  # yours
 probabilities = model(images).softmax(1)  # float32 [4, 10]"""
 NOTES = """## Training data
 
-The 50,000 training images of CIFAR-10, cropped at random after padding by 4 pixels, and mirrored at random. The model
-saw no corrupted image. Source: Krizhevsky,
+The 50,000 training images of CIFAR-10, cropped at random after padding by 4 pixels, and mirrored at random{augmented}.
+The model saw no corrupted image. Source: Krizhevsky,
 [Learning Multiple Layers of Features from Tiny Images](https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf),
 2009. [The data set](https://www.cs.toronto.edu/~kriz/cifar.html) is distributed by its author without a stated licence.
 
@@ -43,13 +49,13 @@ saw no corrupted image. Source: Krizhevsky,
 - The weights are those of the last epoch; no epoch was chosen by its error on the test images.{best}
 - The same recipe ends at other weights with a later version of the unit's CPU kernel or on other hardware, as these
   round differently. Counted on another processor, the errors of these weights may differ by a few images of 10,000."""
-BEST = """
+CHOSEN = """
 - The variant was chosen by its errors on the test images: it has the best R_net of those in its recipe."""
 
 
 def shipped_folder(source: Path, home: Path) -> Path:
     """Return the folder in ``home`` that a trained variant gets."""
-    return home / f"{NETWORK}-{source.name}".lower()
+    return home / f"{NETWORK}-{source.name}".lower().replace("+", "-")
 
 
 def ship(source: Path, home: Path) -> None:
@@ -66,7 +72,8 @@ def ship(source: Path, home: Path) -> None:
 
 
 def _card(model: HubClassifier, source: Path, folder: Path) -> str:
-    baseline = shipped_folder(MODELS[0], folder.parent)
+    baseline, recipe = shipped_folder(MODELS[0], folder.parent), load_recipe(str(source.parent / RECIPE_FILE))
+    augment = recipe.variant(source.name).augment
     return card_text(
         model.spec,
         source,
@@ -75,8 +82,9 @@ def _card(model: HubClassifier, source: Path, folder: Path) -> str:
         title=folder.name,
         use=USE.format(name=folder.name),
         notes=NOTES.format(
-            epochs=load_recipe(str(source.parent / RECIPE_FILE)).training.epochs,
-            best=BEST if source == MODELS[-1] else "",
+            epochs=recipe.training.epochs,
+            best=CHOSEN if source in BEST else "",
+            augmented=f", and augmented with {AUGMENTATIONS[augment.policy].title}" if augment else "",
         ),
     )
 

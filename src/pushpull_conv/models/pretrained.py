@@ -18,6 +18,7 @@ def pretrained_models() -> tuple[str, ...]:
     Example:
         >>> for name in pretrained_models():
         ...     print(name)
+        cifar10-resnet20-augmix-blurredconv
         cifar10-resnet20-baseline
         cifar10-resnet20-blurredconv
         cifar10-resnet20-pp3
