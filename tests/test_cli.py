@@ -215,6 +215,28 @@ def test_weights_of_a_model_for_other_classes_are_not_evaluated(pushpull, tmp_pa
     assert left_behind(tmp_path) == []
 
 
+def test_a_network_without_weights_is_not_evaluated(pushpull, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call = ["evaluate", "timm:resnet18", "--data-set", "digits", "--out", "out"]
+    refused(
+        pushpull(*call), "'timm:resnet18' is a network without weights; add --weights FILE, or --weights pretrained"
+    )
+    assert left_behind(tmp_path) == []
+
+
+def test_what_is_not_installed_is_named(pushpull, tmp_path, monkeypatch):
+    def lacking(name):
+        def compare(*_, **__):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        monkeypatch.setattr("pushpull_conv.comparison.compare", compare)
+        return pushpull("compare", tmp_path, "--baseline", "x", "--out", tmp_path)
+
+    refused(lacking("yaml"), "yaml is not installed; run: pip install 'pushpull-conv[train,report]'")
+    with pytest.raises(ModuleNotFoundError):  # a fault of this package is shown as it is
+        lacking("pushpull_conv.gone")
+
+
 def test_a_model_of_greyscale_images_is_evaluated_on_such(pushpull, model_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "run" / "PP3"

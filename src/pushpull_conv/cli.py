@@ -80,6 +80,10 @@ def main() -> None:
         app()
     except InputError as error:
         _refuse(str(error))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("pushpull_conv"):
+            raise
+        _refuse(f"{error.name} is not installed; run: pip install 'pushpull-conv[train,report]'")
     except PermissionError as error:
         _refuse(f"'{error.filename}' may not be used ({error.strerror}); ask its owner for access")
 
@@ -260,6 +264,7 @@ def submit(
         lines = submission.dry_run(run, resources, python=sys.executable, data=data)
     else:
         experiment.check()
+        slurm.queue(run.cluster)  # where SLURM does not answer, nothing is begun
         experiment.claim()
         lines = submission.submit(run, resources, python=sys.executable, data=data)
     for line in lines:
@@ -595,7 +600,7 @@ def _print_plan(recipe: str, data: Path | None, out: Path | None, settings: list
     from pushpull_conv.planning import plan, plan_table
 
     experiment = _experiment(recipe, data, out, settings)
-    title = f"{experiment.recipe.title} in {experiment.folder}: estimates of this machine"
+    title = f"{experiment.recipe.title} in {experiment.folder}: estimated on this machine"
     experiment.console.print(plan_table(plan(experiment), title))
 
 

@@ -15,7 +15,7 @@ from pushpull_conv.data.photos import read_photo
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.files import METRICS_FILE, MODEL_FILE, RECIPE_FILE, RESULTS_FILE, UNREADABLE_FILE, kept_epochs
 from pushpull_conv.layers import PushPullConv2d
-from pushpull_conv.models import Classifier, find_checkpoint, load_checkpoint
+from pushpull_conv.models import Classifier, find_checkpoint, load_checkpoint, pretrained_folder, pretrained_models
 from pushpull_conv.provenance import read_provenance
 from pushpull_conv.repeats import variant_of
 from pushpull_conv.report import (
@@ -124,9 +124,13 @@ def _epochs(folder: Path, last: Results) -> dict[int, Results]:
 def folders_with_results(folder: Path) -> list[Path]:
     """Return ``folder`` itself, or those in it that have results: a recipe's variants in its order, then others.
 
+    The name of a model that comes with the package stands for its folder, unless there is a folder of that name.
+
     Raises:
         InputError: There are no results in it.
     """
+    if not folder.exists() and str(folder) in pretrained_models():
+        return [pretrained_folder(str(folder))]
     if (folder / RESULTS_FILE).exists():
         return [folder]
     inside = {file.parent.name: file.parent for file in sorted(folder.glob(f"*/{RESULTS_FILE}"))}

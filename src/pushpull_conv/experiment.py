@@ -457,6 +457,8 @@ def open_classifier(model: str, images: ImageSource, weights: str | None = None)
         plain = ModelSpec(model, images.num_classes, None, None, IMAGENET_MEAN, IMAGENET_STD)
         classifier, spec = with_weights(plain, weights)
     else:
+        if model.startswith(("timm:", "torchvision:")):
+            raise InputError(f"'{model}' is a network without weights; add --weights FILE, or --weights pretrained")
         checkpoint = find_checkpoint(model, "or another model's name with --weights")
         _require_colours(checkpoint, images)
         classifier, spec = load_checkpoint(checkpoint)

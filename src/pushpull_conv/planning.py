@@ -53,7 +53,11 @@ def plan(experiment: Experiment) -> list[Planned]:
     Raises:
         InputError: The images do not fill one batch, or do not fit the benchmark.
     """
-    return [_planned(experiment, variant) for variant in experiment.recipe.trainings]
+    planned = []
+    for variant in experiment.recipe.trainings:
+        with experiment.console.status(f"timing a few steps of {variant.name}"):
+            planned.append(_planned(experiment, variant))
+    return planned
 
 
 def _planned(experiment: Experiment, variant: Variant) -> Planned:

@@ -162,6 +162,11 @@ def test_the_page_and_the_command_print_the_same_table(pushpull):
     assert str(pretrained_folder("cifar10-resnet20-pp3").parent) in out
 
 
+def test_they_are_compared_by_name(pushpull, tmp_path):
+    assert pushpull("compare", BEST, BASELINE, "--baseline", BASELINE, "--out", tmp_path)[::2] == (0, "")
+    assert BEST in (tmp_path / "table.md").read_text()
+
+
 def test_the_folders_are_what_the_script_makes(tmp_path):
     spec = importlib.util.spec_from_file_location("ship_models", ROOT / "scripts" / "ship_models.py")
     ship_models = importlib.util.module_from_spec(spec)

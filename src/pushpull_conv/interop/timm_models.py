@@ -29,8 +29,9 @@ from timm.models import (
 )
 from torch import nn
 
-from pushpull_conv.errors import InputError, require_name
+from pushpull_conv.errors import InputError
 from pushpull_conv.models import swap_first_conv_
+from pushpull_conv.models.create import unknown_model
 
 ARCHITECTURES = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2"),
@@ -74,7 +75,8 @@ def register_pushpull(architecture: str) -> list[str]:
         >>> timm.create_model("resnet26_pp5", in_chans=1).conv1.avg_kernel_size
         5
     """
-    require_name("timm architecture", architecture, timm.list_models())
+    if not timm.is_model(architecture):
+        raise unknown_model("timm", architecture, timm.list_models())
     return [_register(architecture, size) for size in AVG_KERNEL_SIZES]
 
 

@@ -22,6 +22,12 @@ _METADATA_KEY = "pushpull_conv"
 # What Lightning, DistributedDataParallel, torch.compile and Classifier put before a network's own names.
 _PREFIXES = ("model.", "module.", "_orig_mod.", "classifier.network.", "network.")
 
+_OWN = (
+    "pushpull_conv.layers",
+    "pushpull_conv.comparison_layers",
+    "pushpull_conv.models",
+)  # not a training's batch norm
+
 StrPath = str | os.PathLike[str]
 
 
@@ -122,7 +128,7 @@ def _structure(spec: ModelSpec) -> nn.Module:
 def _own_layers(network: nn.Module) -> dict[str, str]:
     """Return, by name, the layers of this package in a network, of which some compute without a tensor of their own."""
     network = getattr(network, "_orig_mod", network)
-    own = [entry for entry in network.named_modules() if type(entry[1]).__module__.startswith("pushpull_conv.")]
+    own = [entry for entry in network.named_modules() if type(entry[1]).__module__.startswith(_OWN)]
     settings = [re.sub(", alpha=[^,]*", "", module.extra_repr()) for _, module in own]  # a strength is a tensor
     return {name: f"{type(module).__name__}({shown})" for (name, module), shown in zip(own, settings, strict=True)}
 

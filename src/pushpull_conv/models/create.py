@@ -68,7 +68,7 @@ def create_model(
     library, _, library_name = name.partition(":")
     if library in _LIBRARIES and library_name:
         if stem is not None:
-            raise InputError(f"stem is {stem!r}, but '{name}' has its own; leave stem out")
+            raise InputError(f"stem is {stem!r}, but '{name}' has its own; leave stem out; in a recipe, stem: null")
         network = _from_library(library, library_name, num_classes, pretrained)
     else:
         network = _own_network(name, num_classes, stem, pretrained)
@@ -160,7 +160,7 @@ def _from_timm(name: str, num_classes: int, pretrained: bool = False) -> nn.Modu
     timm = require_module("timm", "train")
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        raise _unknown("timm", name, timm.list_models())
+        raise unknown_model("timm", name, timm.list_models())
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")] if tag else []
     if tag and tag not in tags:
         require_name(f"weights of timm's {architecture}", tag, tags)
@@ -173,7 +173,7 @@ def _from_torchvision(name: str, num_classes: int, pretrained: bool = False) -> 
     models = require_module("torchvision.models", "train")
     names = models.list_models(module=models)
     if name not in names:
-        raise _unknown("torchvision", name, names)
+        raise unknown_model("torchvision", name, names)
     # These two return a tuple in training unless told not to, and warn unless told how to start.
     inception = name in {"googlenet", "inception_v3"}
     if inception and pretrained:
@@ -199,7 +199,8 @@ def _from_torchvision(name: str, num_classes: int, pretrained: bool = False) -> 
 _LIBRARIES: dict[str, Callable[[str, int, bool], nn.Module]] = {"timm": _from_timm, "torchvision": _from_torchvision}
 
 
-def _unknown(library: str, name: str, names: Iterable[str]) -> InputError:
+def unknown_model(library: str, name: str, names: Iterable[str]) -> InputError:
+    """Return the error for a name that a library does not have, with the nearest of those that it has."""
     near = difflib.get_close_matches(name, list(names), n=3)
     hint = f"did you mean {' or '.join(repr(match) for match in near)}? " if near else ""
     listing = "timm.list_models()" if library == "timm" else "torchvision.models.list_models()"

@@ -103,7 +103,8 @@ def _draw_kernels(axes: Axes, weight: Tensor, alpha: Tensor) -> None:
         names |= {top + _TILE / 2: "push", top + 1.5 * _TILE + _GAP // 2: "pull"}
         if _learned(alpha):
             below = (left + _TILE / 2, top + 2 * _TILE + _GAP)
-            axes.text(*below, f"{strength:.2f}", ha="center", va="top", fontsize=6.5 if _columns(weight) == 16 else 5)
+            shown = f"{strength:.2f}".replace("-", "−")
+            axes.text(*below, shown, ha="center", va="top", fontsize=6.5 if _columns(weight) == 16 else 5)
     axes.imshow(picture, interpolation="none")
     axes.set_yticks(list(names), list(names.values()))
     axes.set_xticks([])
