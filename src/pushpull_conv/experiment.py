@@ -140,10 +140,10 @@ class Experiment:
             if self.ranks.is_first:
                 meanwhile.enter_context(in_use(self.folder / RECIPE_FILE))
             self.ranks.by_first(self._require_own_folder)  # another recipe may have been started at the same time
-            self.ranks.by_first(lambda: self._require_same_images(training))
+            identity = identity_of(training)
+            self.ranks.by_first(lambda: self._require_same_images(identity))
             if self.ranks.is_first:
-                facts = {_LEARNED_FROM: identity_of(training)}
-                meanwhile.enter_context(recorded(folder, "training", MODEL_FILE, facts))
+                meanwhile.enter_context(recorded(folder, "training", MODEL_FILE, {_LEARNED_FROM: identity}))
             return fit(
                 self.recipe,
                 variant,
@@ -243,14 +243,14 @@ class Experiment:
         if difference := _conflict(stored, self.recipe, numbered=submitted):
             raise InputError(f"'{self.folder}' holds a run of another recipe ({difference}); choose another --out")
 
-    def _require_same_images(self, training: ImageSource) -> None:
+    def _require_same_images(self, identity: str) -> None:
         """Refuse to train on other images than those that another variant of the run has learned from."""
         for other in self.recipe.trainings:
             record = read_provenance(self.folder / other.name).get("training", {})
-            if record.get(_LEARNED_FROM, identity_of(training)) != identity_of(training):
+            if record.get(_LEARNED_FROM, identity) != identity:
                 raise InputError(
                     f"{other.name} in '{self.folder}' has learned from {record[_LEARNED_FROM]}, and the data have "
-                    f"{identity_of(training)}; give the same --data, or another --out"
+                    f"{identity}; give the same --data, or another --out"
                 )
 
     def _claim_folder(self) -> None:
