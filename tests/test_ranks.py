@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from pushpull_conv import InputError, Results
 from pushpull_conv.data import default_workers
-from pushpull_conv.ranks import Ranks, join, launch, launched
+from pushpull_conv.ranks import Ranks, joined, launch, launched
 
 
 @given(count=st.integers(1, 9), tasks=st.integers(0, 40))
@@ -31,7 +31,8 @@ def test_every_task_is_one_ranks_and_the_shares_are_even(count, tasks):
 def test_a_process_started_alone_is_alone(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.delenv("RANK", raising=False)
-    assert (join(), launched()) == (Ranks(0, 1), False)
+    with joined() as ranks:
+        assert (ranks, launched()) == (Ranks(0, 1), False)
 
 
 @pytest.mark.parametrize("devices", [0, 10_000])
@@ -54,10 +55,10 @@ SLOW = """
 import datetime, time
 from torch.distributed import distributed_c10d
 distributed_c10d.default_pg_timeout = datetime.timedelta(seconds=1)
-from pushpull_conv.ranks import join
-ranks = join()
-time.sleep(0 if ranks.is_first else 4)
-ranks.wait()
+from pushpull_conv.ranks import joined
+with joined() as ranks:
+    time.sleep(0 if ranks.is_first else 4)
+    ranks.wait()
 """
 
 
@@ -130,22 +131,22 @@ def test_a_training_of_two_processes_ends_when_it_is_terminated(tmp_path):
 TOGETHER = """
 import sys, torch
 from pushpull_conv.models import Classifier
-from pushpull_conv.ranks import join
+from pushpull_conv.ranks import joined
 from pushpull_conv.training.shared_statistics import with_shared_statistics
 sys.path.insert(0, sys.argv[1])
 from test_ranks import network, batch
 from torch.nn.functional import cross_entropy
-ranks = join()
 dtype = getattr(torch, sys.argv[3])
-classifier = with_shared_statistics(Classifier(network().to(dtype), (0.5,) * 3, (0.25,) * 3), torch.device("cpu"))
-parallel = torch.nn.parallel.DistributedDataParallel(classifier.network)
-images, labels = (ranks.share(values) for values in batch(dtype))
-cross_entropy(parallel(torch.stack(images)), torch.stack(labels)).backward()
-assert ranks.gather(ranks.rank) == [0, 1] and ranks.by_first(lambda: ranks.rank) == 0
-if ranks.is_first:
-    gradients = {name: value.grad for name, value in classifier.network.named_parameters()}
-    torch.save({**gradients, **dict(classifier.network.named_buffers())}, sys.argv[2])
-ranks.wait()
+with joined() as ranks:
+    classifier = with_shared_statistics(Classifier(network().to(dtype), (0.5,) * 3, (0.25,) * 3), torch.device("cpu"))
+    parallel = torch.nn.parallel.DistributedDataParallel(classifier.network)
+    images, labels = (ranks.share(values) for values in batch(dtype))
+    cross_entropy(parallel(torch.stack(images)), torch.stack(labels)).backward()
+    assert ranks.gather(ranks.rank) == [0, 1] and ranks.by_first(lambda: ranks.rank) == 0
+    if ranks.is_first:
+        gradients = {name: value.grad for name, value in classifier.network.named_parameters()}
+        torch.save({**gradients, **dict(classifier.network.named_buffers())}, sys.argv[2])
+assert not torch.distributed.is_initialized()
 """
 
 

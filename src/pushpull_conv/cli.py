@@ -3,6 +3,7 @@
 Libraries load inside the commands, so that ``pushpull --help`` answers at once.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -18,7 +19,7 @@ from pushpull_conv.errors import InputError
 from pushpull_conv.files import RECIPE_FILE, RESULTS_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pushpull_conv.experiment import Experiment
     from pushpull_conv.training.recipe import Recipe
@@ -128,9 +129,9 @@ def run(
         _print_plan(recipe, data, out, settings)
         return
     _on_devices(devices)
-    experiment = _experiment(recipe, data, out, settings)
-    page = experiment.run()
-    experiment.console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    with _experiment(recipe, data, out, settings) as experiment:
+        page = experiment.run()
+        experiment.console.print(f"report: {page}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -147,9 +148,9 @@ def train(
     Example: **pushpull train cifar10-resnet20 --variant PP3 --data cifar10**
     """
     _on_devices(devices)
-    experiment = _experiment(recipe, data, out, settings)
-    for chosen in _chosen(experiment.recipe, variant):
-        experiment.console.print(f"model: {experiment.train(chosen)}", highlight=False, soft_wrap=True)
+    with _experiment(recipe, data, out, settings) as experiment:
+        for chosen in _chosen(experiment.recipe, variant):
+            experiment.console.print(f"model: {experiment.train(chosen)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -176,12 +177,12 @@ def benchmark(
 
     cells = named_cells(corruption) if corruption else None
     _on_devices(devices)
-    experiment = _experiment(recipe, data, out, settings)
-    for chosen in _chosen(experiment.recipe, variant):
-        if cells is None:
-            experiment.benchmark(chosen)
-        else:
-            experiment.count(chosen, experiment.ranks.share(cells))
+    with _experiment(recipe, data, out, settings) as experiment:
+        for chosen in _chosen(experiment.recipe, variant):
+            if cells is None:
+                experiment.benchmark(chosen)
+            else:
+                experiment.count(chosen, experiment.ranks.share(cells))
 
 
 @app.command()
@@ -258,15 +259,15 @@ def submit(
     )
     if not dry_run:
         slurm.require()
-    experiment = _experiment(recipe, data, out, settings)
-    run = Run.of(experiment.recipe.model_dump(), experiment.folder)
-    if dry_run:
-        lines = submission.dry_run(run, resources, python=sys.executable, data=data)
-    else:
-        experiment.check()
-        slurm.queue(run.cluster)  # where SLURM does not answer, nothing is begun
-        experiment.claim()
-        lines = submission.submit(run, resources, python=sys.executable, data=data)
+    with _experiment(recipe, data, out, settings) as experiment:
+        run = Run.of(experiment.recipe.model_dump(), experiment.folder)
+        if dry_run:
+            lines = submission.dry_run(run, resources, python=sys.executable, data=data)
+        else:
+            experiment.check()
+            slurm.queue(run.cluster)  # where SLURM does not answer, nothing is begun
+            experiment.claim()
+            lines = submission.submit(run, resources, python=sys.executable, data=data)
     for line in lines:
         typer.echo(line)
 
@@ -585,23 +586,26 @@ def check_data(
         raise typer.Exit(1)
 
 
-def _experiment(recipe: str, data: Path | None, out: Path | None, settings: list[str] | None) -> "Experiment":
+@contextlib.contextmanager
+def _experiment(recipe: str, data: Path | None, out: Path | None, settings: list[str] | None) -> "Iterator[Experiment]":
+    """The experiment that the options of a command name, done together with the processes that the command runs in."""
     from pushpull_conv.experiment import Experiment
-    from pushpull_conv.ranks import join
+    from pushpull_conv.ranks import joined
     from pushpull_conv.training.recipe import load_recipe
 
-    loaded, ranks = load_recipe(recipe, settings or ()), join()
-    console = Console(quiet=not ranks.is_first)
+    loaded = load_recipe(recipe, settings or ())
     folder = out or Path("runs") / loaded.name
-    return Experiment(loaded, folder, data_root=data, console=console, ranks=ranks)
+    with joined() as ranks:
+        console = Console(quiet=not ranks.is_first)
+        yield Experiment(loaded, folder, data_root=data, console=console, ranks=ranks)
 
 
 def _print_plan(recipe: str, data: Path | None, out: Path | None, settings: list[str] | None) -> None:
     from pushpull_conv.planning import plan, plan_table
 
-    experiment = _experiment(recipe, data, out, settings)
-    title = f"{experiment.recipe.title} in {experiment.folder}: estimated on this machine"
-    experiment.console.print(plan_table(plan(experiment), title))
+    with _experiment(recipe, data, out, settings) as experiment:
+        title = f"{experiment.recipe.title} in {experiment.folder}: estimated on this machine"
+        experiment.console.print(plan_table(plan(experiment), title))
 
 
 def _chosen(recipe: "Recipe", names: list[str] | None) -> "Sequence[Variant]":

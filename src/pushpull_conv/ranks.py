@@ -80,19 +80,22 @@ class Ranks:
 ALONE = Ranks()
 
 
-def join() -> Ranks:
-    """Join the processes that were started together with this one, as ``RANK`` and ``WORLD_SIZE`` say.
+@contextlib.contextmanager
+def joined() -> Iterator[Ranks]:
+    """Join the processes that were started together with this one, as ``RANK`` and ``WORLD_SIZE`` say, and leave them.
 
-    Without these variables this process is alone.
+    Without these variables this process is alone. One that fails does not wait for the others: `launch` stops them.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        return Ranks()
+        yield Ranks()
+        return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
-    return Ranks(dist.get_rank(), count)
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+    yield Ranks(dist.get_rank(), count)
+    dist.barrier()
+    dist.destroy_process_group()  # its threads, where they outlive the interpreter, can abort the process
 
 
 def launched() -> bool:
@@ -106,7 +109,7 @@ def launch(command: Sequence[str], devices: int) -> int:
     When one process fails, or this one is ended by SIGTERM, the others are stopped.
 
     Args:
-        command: A program that calls `join`.
+        command: A program that enters `joined`.
         devices: GPUs where there are any, else processes that share the processor's cores.
 
     Returns:
