@@ -291,11 +291,17 @@ def status(
     found = folders or sorted(path.parent for path in Path("runs").glob(f"*/{RECIPE_FILE}"))
     if not found:
         raise InputError("there is no run in 'runs'; name a run's folder")
+    refusals = []
     for run in [open_run(folder) for folder in found]:
-        table, lines = cluster_status.status(run, *slurm.queue_if_known(run.cluster))
+        queue, unknown = slurm.queue_if_known(run.cluster)
+        refusals.append(unknown)
+        table, lines = cluster_status.status(run, queue)
         console.print(table)
         for line in lines:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for unknown in dict.fromkeys(filter(None, refusals)):
+        said = f"what is queued, runs or has failed is not known: {unknown}"
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
     console.print(cluster_status.LEGEND, highlight=False)
 
 

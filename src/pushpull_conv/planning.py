@@ -1,6 +1,7 @@
 """What running a recipe would do, and about how long it would take: measured by a few small steps, not guessed."""
 
 import dataclasses
+import functools
 import itertools
 import math
 import time
@@ -20,6 +21,8 @@ from pushpull_conv.training.variants import Variant
 _TIMED_SEVERITY = 3
 _PROBE_PIXELS = 2**17
 _PROBE_SECONDS = 0.5
+_CHECKPOINT_COPIES = 4
+"""Two checkpoints, each with the weights and their momentum."""
 _HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -44,37 +47,56 @@ class Planned:
     bytes: int
 
 
+@dataclasses.dataclass(frozen=True)
+class _Cost:
+    """Seconds of a training and of a network's 75 benchmarked versions, for one image, and bytes of its weights."""
+
+    training: float
+    benchmark: float
+    weights: int
+
+
 def plan(experiment: Experiment) -> list[Planned]:
     """Return what is left to do for each variant of an experiment, in order.
 
     Times are those of this machine and one device: a few training steps and one benchmarked batch of some images are
-    done for every variant, and scaled up. Nothing is written.
+    done for every variant (once for those that differ in the seed), and scaled up. Nothing is written.
 
     Raises:
         InputError: The images do not fill one batch, or do not fit the benchmark.
     """
+    cost = functools.cache(functools.partial(_cost, experiment))
+    corrupting = functools.cache(functools.partial(_corrupting_seconds, experiment))
+    recipe, training, test = experiment.recipe, experiment.images("train"), experiment.images("test")
     planned = []
-    for variant in experiment.recipe.trainings:
+    for variant in recipe.trainings:
+        folder = experiment.folder / variant.name
+        trained, benchmarked = (folder / MODEL_FILE).exists(), (folder / RESULTS_FILE).exists()
+        steps = len(training_batches(recipe, variant, training, torch.device("cpu"))) * recipe.training.epochs
+        epochs = math.ceil(recipe.training.epochs / (recipe.benchmark.every or recipe.training.epochs))
         with experiment.console.status(f"timing a few steps of {variant.name}"):
-            planned.append(_planned(experiment, variant))
+            alike = variant.model_copy(update={"name": "any", "seed": None})
+            one = cost(alike, train=not trained, benchmark=not benchmarked)
+            corruptions = 0.0 if benchmarked else corrupting()
+        planned.append(
+            Planned(
+                variant.name,
+                steps,
+                steps * recipe.training.batch_size * one.training,
+                epochs * (len(CORRUPTIONS) * len(SEVERITIES) + 1),
+                epochs * len(test) * (one.benchmark + corruptions),
+                (_CHECKPOINT_COPIES + epochs) * one.weights,
+            )
+        )
     return planned
 
 
-def _planned(experiment: Experiment, variant: Variant) -> Planned:
-    recipe, folder = experiment.recipe, experiment.folder / variant.name
-    training, test = experiment.images("train"), experiment.images("test")
-    steps = len(training_batches(recipe, variant, training, torch.device("cpu"))) * recipe.training.epochs
-    classifier, _ = build(recipe, variant, training)
-    trained, benchmarked = (folder / MODEL_FILE).exists(), (folder / RESULTS_FILE).exists()
-    images = steps * recipe.training.batch_size
-    epochs = math.ceil(recipe.training.epochs / (recipe.benchmark.every or recipe.training.epochs))
-    return Planned(
-        variant.name,
-        steps,
-        0.0 if trained else images * _training_seconds(experiment, variant, classifier),
-        epochs * (len(CORRUPTIONS) * len(SEVERITIES) + 1),
-        0.0 if benchmarked else epochs * len(test) * _benchmark_seconds(experiment, classifier),
-        _bytes(classifier, epochs),
+def _cost(experiment: Experiment, variant: Variant, *, train: bool, benchmark: bool) -> _Cost:
+    classifier, _ = build(experiment.recipe, variant, experiment.images("train"))
+    return _Cost(
+        _training_seconds(experiment, variant, classifier) if train else 0.0,
+        _network_seconds(experiment, classifier) if benchmark else 0.0,
+        sum(tensor.numel() * tensor.element_size() for tensor in classifier.state_dict().values()),
     )
 
 
@@ -89,7 +111,7 @@ def _training_seconds(experiment: Experiment, variant: Variant, classifier: Clas
     few = {"batch_size": _probe_size(experiment), "compile": False}
     settings = experiment.recipe.training.model_copy(update=few)
     recipe = experiment.recipe.model_copy(update={"training": settings})
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
     dtype = torch.float64 if settings.precision == "64-true" else torch.float32
     images, teacher = experiment.images("train"), None
     if variant.distillation:
@@ -106,63 +128,83 @@ def _training_seconds(experiment: Experiment, variant: Variant, classifier: Clas
         with torch.autocast(device.type, _HALF.get(settings.precision), enabled=settings.precision in _HALF):
             loss, _ = module.loss((batch, labels, index), epoch=0)
         loss.backward()
-        _finish(device)
+        _finish()
         times.append(time.perf_counter() - started)
     return min(times) / settings.batch_size
 
 
-def _benchmark_seconds(experiment: Experiment, classifier: Classifier) -> float:
-    """Time one image's way through the whole benchmark: each corruption at a middle severity, for all five."""
+def _network_seconds(experiment: Experiment, classifier: Classifier) -> float:
+    """The time of all corrupted versions of one image in the network."""
+    images = next(iter(experiment.images("test").batches(_probe_size(experiment)))).images.to(_device())
+    classifier.to(_device()).float().eval()
+    with torch.inference_mode():
+        classifier(images)  # allocates
+        started = time.perf_counter()
+        classifier(images)
+        _finish()
+    return (time.perf_counter() - started) * len(CORRUPTIONS) * len(SEVERITIES) / len(images)
+
+
+def _corrupting_seconds(experiment: Experiment) -> float:
+    """The time to make all corrupted versions of one image: of each corruption a middle severity, for all five."""
     settings, test = experiment.recipe.benchmark, experiment.images("test")
     batch = next(iter(test.batches(_probe_size(experiment))))
-    device = next(classifier.parameters()).device
     profile, frost = suite_of(test, settings.suite).profile, load_frost(settings.frost)
-    images, index = batch.images.to(device), batch.index.to(device)
-    classifier.float().eval()
-    with torch.inference_mode():
-        started = time.perf_counter()
-        for name in CORRUPTIONS:
-            classifier(corrupt(images, name, _TIMED_SEVERITY, index=index, profile=profile, frost=frost))
-        _finish(device)
+    images, index = batch.images.to(_device()), batch.index.to(_device())
+    started = time.perf_counter()
+    for name in CORRUPTIONS:
+        corrupt(images, name, _TIMED_SEVERITY, index=index, profile=profile, frost=frost)
+    _finish()
     return (time.perf_counter() - started) * len(SEVERITIES) / len(images)
 
 
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _finish() -> None:
+    if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def _bytes(classifier: Classifier, epochs: int) -> int:
-    """The size of two checkpoints with their momentum, of the model, and of the models of other epochs."""
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in classifier.state_dict().values())
-    return (2 * 2 + epochs) * weights
 
 
 def plan_table(planned: Sequence[Planned], title: str) -> Table:
     """Return the plan for the terminal."""
-    table = Table("Variant", "Steps", "Training, h", "Cells", "Benchmark, h", "Disk, MB", title=title)
+    table = Table("Variant", "Steps", "Training", "Cells", "Benchmark", "Disk, MB", title=title)
     for column in table.columns[1:]:
         column.justify = "right"
     for one in planned:
         table.add_row(
             one.variant,
             f"{one.steps:,}",
-            _hours(one.training_seconds),
+            _duration(one.training_seconds),
             str(one.cells),
-            _hours(one.benchmark_seconds),
+            _duration(one.benchmark_seconds),
             f"{one.bytes / 1e6:,.0f}",
         )
     table.add_section()
     table.add_row(
         "all",
         f"{sum(one.steps for one in planned):,}",
-        _hours(sum(one.training_seconds for one in planned)),
+        _duration(sum(one.training_seconds for one in planned)),
         str(sum(one.cells for one in planned)),
-        _hours(sum(one.benchmark_seconds for one in planned)),
+        _duration(sum(one.benchmark_seconds for one in planned)),
         f"{sum(one.bytes for one in planned) / 1e6:,.0f}",
     )
     return table
 
 
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.2f}" if seconds else "done"
+def _duration(seconds: float) -> str:
+    """Two digits are more than such an estimate knows.
+
+    Example:
+        >>> [_duration(seconds) for seconds in (0, 7.3, 400, 9000, 450_000)]
+        ['done', '8 s', '7 min', '2.5 h', '125 h']
+    """
+    minutes, hours = seconds / 60, seconds / 3600
+    if not seconds:
+        return "done"
+    if minutes < 1:
+        return f"{math.ceil(seconds)} s"
+    if hours < 1:
+        return f"{math.ceil(minutes)} min"
+    return f"{hours:.1f} h" if hours < 10 else f"{math.ceil(hours)} h"

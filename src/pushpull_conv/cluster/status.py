@@ -18,13 +18,12 @@ _TAIL_BYTES = 2**16
 _ERROR = re.compile(r"error|exception|cancelled|killed|no space left|out of memory", re.IGNORECASE)
 
 
-def status(run: Run, queue: Mapping[Key, Queued] | None, unknown: str = "") -> tuple[Table, list[str]]:
+def status(run: Run, queue: Mapping[Key, Queued] | None) -> tuple[Table, list[str]]:
     """Return the table of a run and the lines below it.
 
     Args:
         run: The run.
         queue: Its tasks in SLURM's queue; None: not known, so that no task can be told to have failed.
-        unknown: Why it is not known.
     """
     found = {task.key: task for task in tasks(run)}
     states = {key: _state(run, task, queue) for key, task in found.items()}
@@ -36,7 +35,7 @@ def status(run: Run, queue: Mapping[Key, Queued] | None, unknown: str = "") -> t
         training = _training(run, variant, states[TRAIN, number])
         cells = [" ".join(_cell(run, variant, name, states) for name in names) for names in groups.values()]
         table.add_row(escape(variant), training, _counted(run, variant), *cells)
-    return table, [*_summary(states, queue, unknown), *_failures(run, states)]
+    return table, [*_summary(states, queue), *_failures(run, states)]
 
 
 def _state(run: Run, task: Task, queue: Mapping[Key, Queued] | None) -> str:
@@ -71,10 +70,8 @@ def _cell(run: Run, variant: str, corruption: str, states: Mapping[Key, str]) ->
     return f"[{_STYLES[shown]}]{shown}[/]" if shown in _STYLES else shown
 
 
-def _summary(states: Mapping[Key, str], queue: Mapping[Key, Queued] | None, unknown: str) -> Iterator[str]:
+def _summary(states: Mapping[Key, str], queue: Mapping[Key, Queued] | None) -> Iterator[str]:
     """How many tasks are in which state, why those in the queue wait, and what became of the report."""
-    if queue is None:
-        yield f"what is queued, runs or has failed is not known: {unknown}"
     counts = Counter(state or "not submitted" for state in states.values())
     reasons = Counter(queue[key].reason for key, state in states.items() if queue and state == "queued")
     why = f" ({', '.join(f'{count} {reason}' for reason, count in reasons.most_common())})" if reasons else ""
