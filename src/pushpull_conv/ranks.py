@@ -93,9 +93,15 @@ def joined() -> Iterator[Ranks]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
-    yield Ranks(dist.get_rank(), count)
-    dist.barrier()
-    dist.destroy_process_group()  # its threads, where they outlive the interpreter, can abort the process
+    # Torch's threads can abort a process that they outlive. But after any other error than of the input, an unfinished
+    # exchange may be under way, for which leaving would wait.
+    try:
+        yield Ranks(dist.get_rank(), count)
+        dist.barrier()
+    except InputError:
+        dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def launched() -> bool:
