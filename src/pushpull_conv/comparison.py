@@ -9,11 +9,13 @@ from torch import Tensor
 from pushpull_conv.augment import AUGMENTATIONS, overlap_note
 from pushpull_conv.augment.draws import draws
 from pushpull_conv.benchmark import SUITES, Header, Results, check_comparable
+from pushpull_conv.comparison_layers import UpsampledPullConv2d, VariedPushPullConv2d
 from pushpull_conv.comparison_layers.inhibition import InhibitedConv2d
 from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, load_frost
 from pushpull_conv.data.photos import read_photo
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.files import METRICS_FILE, MODEL_FILE, RECIPE_FILE, RESULTS_FILE, UNREADABLE_FILE, kept_epochs
+from pushpull_conv.functional import pull_kernel
 from pushpull_conv.layers import PushPullConv2d
 from pushpull_conv.models import Classifier, find_checkpoint, load_checkpoint, pretrained_folder, pretrained_models
 from pushpull_conv.provenance import read_provenance
@@ -141,10 +143,15 @@ def folders_with_results(folder: Path) -> list[Path]:
     return [inside[name] for name in dict.fromkeys([*names, *inside])]
 
 
-def _stem_kernels(classifier: Classifier) -> tuple[Tensor, Tensor] | None:
-    """Return push kernels and alpha of the first push-pull unit, None where there is none."""
-    unit = _first_unit(classifier)
-    return None if unit is None else (unit.push_kernel().detach(), unit.alpha.detach())
+def _stem_kernels(classifier: Classifier) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Return push kernels, pull kernels and alpha of the first layer that has them, None where there is none."""
+    for layer in classifier.modules():
+        if isinstance(layer, PushPullConv2d):
+            push = layer.push_kernel().detach()
+            return push, pull_kernel(push), layer.alpha.detach()
+        if isinstance(layer, UpsampledPullConv2d | VariedPushPullConv2d):
+            return layer.weight.detach(), layer.pull_kernel().detach(), layer.strength().detach()
+    return None
 
 
 def _inhibition(classifier: Classifier) -> Tensor | None:

@@ -15,6 +15,7 @@ from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, corrupt, load_fro
 from pushpull_conv.experiment import Experiment
 from pushpull_conv.files import MODEL_FILE, RESULTS_FILE
 from pushpull_conv.models import Classifier
+from pushpull_conv.report.wording import duration
 from pushpull_conv.training.fit import build, training_batches, training_module
 from pushpull_conv.training.variants import Variant
 
@@ -176,35 +177,22 @@ def plan_table(planned: Sequence[Planned], title: str) -> Table:
         table.add_row(
             one.variant,
             f"{one.steps:,}",
-            _duration(one.training_seconds),
+            _time(one.training_seconds),
             str(one.cells),
-            _duration(one.benchmark_seconds),
+            _time(one.benchmark_seconds),
             f"{one.bytes / 1e6:,.0f}",
         )
     table.add_section()
     table.add_row(
         "all",
         f"{sum(one.steps for one in planned):,}",
-        _duration(sum(one.training_seconds for one in planned)),
+        _time(sum(one.training_seconds for one in planned)),
         str(sum(one.cells for one in planned)),
-        _duration(sum(one.benchmark_seconds for one in planned)),
+        _time(sum(one.benchmark_seconds for one in planned)),
         f"{sum(one.bytes for one in planned) / 1e6:,.0f}",
     )
     return table
 
 
-def _duration(seconds: float) -> str:
-    """Two digits are more than such an estimate knows.
-
-    Example:
-        >>> [_duration(seconds) for seconds in (0, 7.3, 400, 9000, 450_000)]
-        ['done', '8 s', '7 min', '2.5 h', '125 h']
-    """
-    minutes, hours = seconds / 60, seconds / 3600
-    if not seconds:
-        return "done"
-    if minutes < 1:
-        return f"{math.ceil(seconds)} s"
-    if hours < 1:
-        return f"{math.ceil(minutes)} min"
-    return f"{hours:.1f} h" if hours < 10 else f"{math.ceil(hours)} h"
+def _time(seconds: float) -> str:
+    return duration(seconds) if seconds else "done"

@@ -10,6 +10,7 @@ import torch
 from pushpull_conv.benchmark import Cell, Header, Results
 from pushpull_conv.corruptions import FrostTextures
 from pushpull_conv.corruptions.spec import CORRUPTIONS, GROUPS, SEVERITIES
+from pushpull_conv.functional import pull_kernel
 from pushpull_conv.report import Sample, write_report
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -75,11 +76,12 @@ def results() -> list[Results]:
 
 
 @pytest.fixture(scope="session")
-def kernels() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def kernels() -> dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     generator = torch.Generator().manual_seed(0)
 
-    def stem(alpha: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.randn(16, 3, 3, 3, generator=generator), alpha
+    def stem(alpha: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        push = torch.randn(16, 3, 3, 3, generator=generator)
+        return push, pull_kernel(push), alpha
 
     return {
         "PP3": stem(torch.ones(16)),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pushpull_conv.benchmark import corruption_errors, mean_error, r_net
+from pushpull_conv.functional import pull_kernel
 from pushpull_conv.report import pictures, style
 from pushpull_conv.report.dots import classes_figure, corruptions_figure
 from pushpull_conv.report.figures import (
@@ -201,7 +202,7 @@ def test_signs_that_no_font_here_has_are_left_to_the_readers(make_results):
 
 def test_the_pull_picture_is_the_negative_of_the_push_picture():
     weight = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(1))
-    figure = pictures.kernels_figure({"PP3": (weight, torch.ones(4))})
+    figure = pictures.kernels_figure({"PP3": (weight, pull_kernel(weight), torch.ones(4))})
     (image,) = figure.figure.axes[0].images
     pixels = np.asarray(image.get_array(), dtype=int)
     step = pictures._TILE + pictures._GAP // 2
@@ -214,14 +215,31 @@ def test_the_pull_picture_is_the_negative_of_the_push_picture():
 
 def test_learned_alphas_stand_below_their_kernels_in_falling_order():
     alpha = torch.tensor([0.25, 0.75, 0.5])
+    few, many = torch.randn(3, 1, 5, 5), torch.randn(64, 3, 7, 7)
     figure = pictures.kernels_figure(
-        {"PP3": (torch.randn(3, 1, 5, 5), alpha), "PP5": (torch.randn(64, 3, 7, 7), torch.tensor(1.0))}
+        {"PP3": (few, pull_kernel(few), alpha), "PP5": (many, pull_kernel(many), torch.tensor(1.0))}
     )
     learned, fixed = figure.figure.axes
     assert [text.get_text() for text in learned.texts] == ["0.75", "0.50", "0.25"]
     assert learned.get_title(loc="left") == "PP3: α = 0.50 ± 0.20, learned"
     assert fixed.get_title(loc="left") == "PP5: α = 1.00, fixed"
     assert not fixed.texts
+
+
+def test_a_pull_kernel_of_another_size_and_range_is_shown_on_the_scale_of_the_pair():
+    push, pull = torch.zeros(1, 3, 3, 3), torch.full((1, 3, 7, 7), -1.0)
+    push[..., 0, 0] = 1
+    (image,) = pictures.kernels_figure({"PP2020": (push, pull, torch.ones(1))}).figure.axes[0].images
+    pixels = np.asarray(image.get_array(), dtype=int)[..., 0]
+    step = pictures._TILE + pictures._GAP // 2
+    assert [pixels[0, 0], pixels[pictures._TILE - 1, 0], pixels[step, 0]] == [255, 128, 0]
+
+
+def test_stems_beyond_one_page_are_told_in_the_caption():
+    kernels = {f"PP{i}": (torch.ones(4, 3, 3, 3), torch.ones(4, 3, 3, 3), torch.ones(1)) for i in range(12)}
+    figure = pictures.kernels_figure(kernels)
+    assert len(figure.figure.axes) == 9
+    assert "3 further variants with such kernels are not shown" in figure.caption
 
 
 def test_the_gallery_shows_each_corrupted_picture_in_its_place(sample):

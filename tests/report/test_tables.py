@@ -175,7 +175,7 @@ def test_latex_compiles_and_fits_the_column(results, make_results, kernels, prov
 def test_the_terminal_table_shows_alpha_and_parameters(results, kernels, provenance):
     text = printed(terminal_table(results, baseline="baseline", kernels=kernels, provenance=provenance))
     assert "272,474" in text
-    alpha = kernels["PP3-trainable"][1].double()
+    alpha = kernels["PP3-trainable"][2].double()
     assert f"{alpha.mean():.2f} ± {alpha.std(correction=0):.2f}" in text
 
 

@@ -32,7 +32,7 @@ def test_a_malicious_label_stays_text(quick, tmp_path, make_results):
         baseline="baseline",
         title=EVIL,
         recipes=[EVIL],
-        kernels={EVIL: (torch.randn(4, 3, 3, 3), torch.rand(4))},
+        kernels={EVIL: (torch.randn(4, 3, 3, 3), torch.randn(4, 3, 3, 3), torch.rand(4))},
         provenance={EVIL: {EVIL: EVIL}},
     )
     html = page.read_text(encoding="utf-8")

@@ -42,7 +42,7 @@ __all__ = [
     "write_report",
 ]
 
-Kernels = Mapping[str, tuple[Tensor, Tensor]]
+Kernels = Mapping[str, tuple[Tensor, Tensor, Tensor]]
 Alphas = Mapping[str, Tensor]
 Provenance = Mapping[str, Mapping[str, str]]
 _CELLS_SHOWN = 10
@@ -76,8 +76,9 @@ def write_report(
         baseline: The label of the results that the others are compared with.
         title: Heading of the page.
         recipes: The recipe as YAML, or those of all runs that are compared.
-        kernels: Per label of a push-pull model its stem's weight ``[O, C / groups, kh, kw]`` and alpha (``[O]``, or one
-            value for all filters).
+        kernels: Per label of a model with push and pull kernels in its first layer the push kernels
+            ``[O, C / groups, kh, kw]``, the pull kernels (their sides may be others) and alpha (``[O]``, or one value
+            for all filters).
         alphas: Per label of a model whose first layer inhibits in another way its alpha, ``[O]``, for the table.
         sample: A photo to show the corruptions on.
         provenance: Per label what its numbers come from, name to text, shown as given; ``"parameters"`` (a whole
@@ -249,7 +250,7 @@ def _scored(
                 f"({missing[0][0]} at severity {missing[0][1]}, ...); evaluate it again with the same --out, but "
                 "without --corruption and --severity"
             )
-    alphas = {**alphas, **{label: alpha for label, (_, alpha) in kernels.items()}}
+    alphas = {**alphas, **{label: alpha for label, (_, _, alpha) in kernels.items()}}
     return rows, [_score(row, base, alphas, provenance) for row in rows], rows.index(base)
 
 

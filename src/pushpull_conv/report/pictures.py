@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,12 +13,13 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
-from pushpull_conv.functional import pull_kernel
 from pushpull_conv.report.sample import Sample
 from pushpull_conv.report.style import SERIES, Figure, canvas, in_style
 from pushpull_conv.report.wording import spoken
 
 _TILE, _GAP = 42, 8  # pixels of a kernel's picture (a multiple of 3 and 7) and between two
+_STEMS_SHOWN = 9  # more would be a figure longer than a page
+_TINY = torch.finfo(torch.float32).tiny
 
 
 @in_style
@@ -61,82 +64,100 @@ def gallery_figure(
 
 
 @in_style
-def kernels_figure(kernels: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
-    """Draw the push and pull kernels of each push-pull stem, filters in order of falling alpha.
+def kernels_figure(kernels: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> Figure:
+    """Draw the push and pull kernels of each stem that has both, filters in order of falling alpha.
 
     Args:
-        kernels: Per variant the stem's weight ``[O, C, kh, kw]`` and its alpha ``[O]`` (or one value for all).
+        kernels: Per variant the stem's push kernels ``[O, C, kh, kw]``, its pull kernels ``[O, C, kh', kw']``, and its
+            alpha ``[O]`` (or one value for all).
 
     Returns:
-        One figure with a block for each variant. Kernels over three channels are shown in colour, others by their
-        mean over the channels; each pair is scaled to the range of its push kernel, which is also that of its pull.
+        One figure with a block for each of the first few variants. Kernels over three channels are shown in colour,
+        others by their mean over the channels; each pair is scaled to its range.
     """
     stems = {
-        label: (weight.detach().float().cpu(), alpha.detach().float().cpu().expand(len(weight)))
-        for label, (weight, alpha) in kernels.items()
+        label: _Stem(push.detach().float().cpu(), pull.detach().float().cpu(), alpha.detach().float().cpu())
+        for label, (push, pull, alpha) in islice(kernels.items(), _STEMS_SHOWN)
     }
-    heights = [_rows(weight) * _pitch(weight, alpha) / _width(weight) for weight, alpha in stems.values()]
+    heights = [stem.rows * stem.pitch / stem.width for stem in stems.values()]
     figure = canvas(7.2, sum(0.4 + 6.7 * height for height in heights))
     panels = figure.subplots(len(stems), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (label, (weight, alpha)) in zip(panels, stems.items(), strict=True):
-        _draw_kernels(axes, weight, alpha)
+    for axes, (label, stem) in zip(panels, stems.items(), strict=True):
+        _draw_kernels(axes, stem)
+        alpha = stem.strengths
         spread = f"{alpha.mean():.2f} ± {alpha.std(correction=0):.2f}, learned"
-        axes.set_title(f"{label}: α = {spread if _learned(alpha) else f'{alpha[0]:.2f}, fixed'}")
+        axes.set_title(f"{label}: α = {spread if stem.learned else f'{alpha[0]:.2f}, fixed'}")
+    left_out = len(kernels) - len(stems)
     caption = (
         "Kernels of the first layer, each push kernel above its pull kernel. Where α, the strength of the inhibition, "
         "is learned, it stands below each pair and the filters are in order of falling α. "
         "Each pair is scaled to its own range: compare shape and polarity between filters, not contrast."
+        + (f" {left_out} further variants with such kernels are not shown." if left_out else "")
     )
     return Figure("kernels", "Push and pull kernels", figure, caption)
 
 
-def _draw_kernels(axes: Axes, weight: Tensor, alpha: Tensor) -> None:
-    order = alpha.argsort(descending=True, stable=True)
-    push, pull = (_tiles(kernel, weight)[order] for kernel in (weight, pull_kernel(weight)))
-    picture = blank(_rows(weight) * _pitch(weight, alpha), _width(weight))
+class _Stem(NamedTuple):
+    """Push and pull kernels and alpha of a first layer, and their places in a picture, in pixels."""
+
+    push: Tensor
+    pull: Tensor
+    alpha: Tensor
+
+    @property
+    def strengths(self) -> Tensor:
+        return self.alpha.expand(len(self.push))
+
+    @property
+    def learned(self) -> bool:
+        return bool(self.alpha.min() < self.alpha.max())
+
+    @property
+    def columns(self) -> int:
+        return 16 if len(self.push) <= 32 else 32
+
+    @property
+    def rows(self) -> int:
+        return math.ceil(len(self.push) / self.columns)
+
+    @property
+    def width(self) -> int:
+        return self.columns * (_TILE + _GAP) - _GAP
+
+    @property
+    def pitch(self) -> int:
+        """From one row of pairs to the next, with room for the numbers below them."""
+        return 2 * _TILE + _GAP + (_TILE * self.columns // 24 if self.learned else _GAP)
+
+    def tiles(self) -> list[np.ndarray]:
+        """Return all push and all pull kernels as pictures, uint8 ``[O, _TILE, _TILE, 3]``, each pair on one scale."""
+        both = torch.cat((self.push.flatten(1), self.pull.flatten(1)), 1)
+        low, high = (values.view(-1, 1, 1, 1) for values in both.aminmax(dim=1))
+        return [_tiles((kernel - low) / (high - low).clamp_min(_TINY)) for kernel in (self.push, self.pull)]
+
+
+def _draw_kernels(axes: Axes, stem: _Stem) -> None:
+    push, pull = stem.tiles()
+    picture = blank(stem.rows * stem.pitch, stem.width)
     names: dict[float, str] = {}
-    for i, strength in enumerate(alpha[order].tolist()):
-        row, column = divmod(i, _columns(weight))
-        top, left = row * _pitch(weight, alpha), column * (_TILE + _GAP)
+    for place, i in enumerate(stem.strengths.argsort(descending=True, stable=True).tolist()):
+        row, column = divmod(place, stem.columns)
+        top, left = row * stem.pitch, column * (_TILE + _GAP)
         paste(picture, push[i], top, left)
         paste(picture, pull[i], top + _TILE + _GAP // 2, left)
         names |= {top + _TILE / 2: "push", top + 1.5 * _TILE + _GAP // 2: "pull"}
-        if _learned(alpha):
+        if stem.learned:
             below = (left + _TILE / 2, top + 2 * _TILE + _GAP)
-            shown = f"{strength:.2f}".replace("-", "−")
-            axes.text(*below, shown, ha="center", va="top", fontsize=6.5 if _columns(weight) == 16 else 5)
+            shown = f"{stem.strengths[i]:.2f}".replace("-", "−")
+            axes.text(*below, shown, ha="center", va="top", fontsize=6.5 if stem.columns == 16 else 5)
     axes.imshow(picture, interpolation="none")
     axes.set_yticks(list(names), list(names.values()))
     axes.set_xticks([])
     bare(axes)
 
 
-def _learned(alpha: Tensor) -> bool:
-    return bool(alpha.min() < alpha.max())
-
-
-def _columns(weight: Tensor) -> int:
-    return 16 if len(weight) <= 32 else 32
-
-
-def _rows(weight: Tensor) -> int:
-    return math.ceil(len(weight) / _columns(weight))
-
-
-def _width(weight: Tensor) -> int:
-    return _columns(weight) * (_TILE + _GAP) - _GAP
-
-
-def _pitch(weight: Tensor, alpha: Tensor) -> int:
-    """Return the pixels from one row of pairs to the next, with room for the numbers below them."""
-    room = _TILE * _columns(weight) // 24 if _learned(alpha) else _GAP
-    return 2 * _TILE + _GAP + room
-
-
-def _tiles(kernel: Tensor, weight: Tensor) -> np.ndarray:
-    """Return each filter as a picture, uint8 ``[O, _TILE, _TILE, 3]``, scaled to the range of its push weights."""
-    low, high = weight.amin((1, 2, 3), keepdim=True), weight.amax((1, 2, 3), keepdim=True)
-    shade = (kernel - low) / (high - low).clamp_min(torch.finfo(weight.dtype).tiny)
+def _tiles(shade: Tensor) -> np.ndarray:
+    """Return kernels with values in [0, 1] as pictures: in colour, or the mean of their channels."""
     if shade.shape[1] != 3:
         shade = shade.mean(1, keepdim=True).expand(-1, 3, -1, -1)
     pixels = F.interpolate(shade, size=(_TILE, _TILE), mode="nearest-exact").mul(255).round().to(torch.uint8)
