@@ -1,5 +1,7 @@
 """The figure that explains a stem, against independent computations of what it draws."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 import scipy.signal
@@ -9,6 +11,7 @@ from timm.layers import StdConv2d
 from pushpull_conv.functional import pull_kernel
 from pushpull_conv.layers import PushPullConv2d
 from pushpull_conv.models import swap_first_conv_
+from pushpull_conv.report import write_explanation
 from pushpull_conv.report.explanation import explanation_figure, rectified_responses, spectrum
 
 
@@ -56,7 +59,7 @@ def test_the_spectrum_is_that_of_the_autocorrelation():
 
 
 def panels(figure):
-    head, body, _ = figure.figure.subfigs
+    head, body = figure.figure.subfigs
     return head.axes, np.array(body.axes).reshape(-1, 7)
 
 
@@ -117,7 +120,21 @@ def test_every_alpha_is_in_the_histogram(unit):
     assert axes.get_ylabel()
 
 
-def test_the_caption_is_in_the_picture(unit):
+def test_where_alpha_is_fixed_the_mean_responses_are_shown():
+    torch.manual_seed(0)
+    unit = PushPullConv2d(3, 6, 3, alpha=0.5)
     figure = explanation_figure(unit, PHOTO, X)
-    (text,) = figure.figure.subfigs[2].texts
-    assert " ".join(text.get_text().split()) == figure.caption
+    (_, *maps), _ = panels(figure)
+    push, pull = rectified_responses(unit, X)
+    expected = push.mean(0), 0.5 * pull.mean(0), (push - 0.5 * pull).mean(0)
+    for axes, mean in zip(maps, expected, strict=True):
+        assert np.asarray(axes.images[0].get_array()) == pytest.approx(mean.numpy(), abs=1e-6)
+    assert maps[0].get_xlabel() == "α = 0.50 in all 6 filters, fixed"
+    assert "mean response of all filters" in figure.caption
+
+
+def test_the_caption_is_in_the_picture(unit, tmp_path):
+    figure = explanation_figure(unit, PHOTO, X)
+    write_explanation(tmp_path / "unit.svg", unit, PHOTO, X)
+    lines = [line for line in ElementTree.parse(tmp_path / "unit.svg").getroot().itertext() if line.strip()]
+    assert figure.caption in " ".join(" ".join(lines).split())

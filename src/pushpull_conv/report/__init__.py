@@ -209,7 +209,7 @@ def write_augmentations(path: str | os.PathLike[str], photo: Tensor, draws: Mapp
 
 
 def _write_picture(path: str | os.PathLike[str], draw: Callable[[ModuleType], "Figure"], module: str) -> Path:
-    """Write one figure that ``draw`` makes with a module of this package, which needs matplotlib."""
+    """Write one figure that ``draw`` makes with a module of this package, which needs matplotlib, and its caption."""
     path = Path(path)
     if path.suffix not in _PICTURES:
         raise InputError(f"picture file '{path.name}' must end in {', '.join(_PICTURES)}; give it one of these endings")
@@ -218,7 +218,7 @@ def _write_picture(path: str | os.PathLike[str], draw: Callable[[ModuleType], "F
 
     figure = draw(importlib.import_module(f"{__name__}.{module}"))
     with atomic_write(path) as temporary:
-        style.write(figure, temporary)
+        style.write_captioned(figure, temporary)
     return path
 
 

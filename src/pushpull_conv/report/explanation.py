@@ -1,7 +1,7 @@
 """The figure that explains a push-pull stem: its kernels, their spectra, what they answer to a photo, and alpha."""
 
+from collections.abc import Sequence
 from itertools import pairwise
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ _COLUMNS = ("push kernel", "pull kernel", "push spectrum", "pull spectrum", "pus
 
 @in_style
 def explanation_figure(unit: PushPullConv2d, photo: Tensor, x: Tensor, filters: int = 4) -> Figure:
-    """Draw a stem's filters, one a row, those that the photo inhibits most; the photo and all alphas above.
+    """Draw a stem's filters, one a row, those that the photo inhibits most; above, the photo and all filters together.
 
     Args:
         unit: The stem.
@@ -31,24 +31,24 @@ def explanation_figure(unit: PushPullConv2d, photo: Tensor, x: Tensor, filters: 
         filters: How many rows.
 
     Returns:
-        One figure. Its ``values`` give alpha of each bar of the histogram.
+        One figure. Of all filters it shows the learned alphas, or where alpha is fixed the mean responses. Its
+        ``values`` give alpha of each bar of the histogram.
     """
     push, pull = rectified_responses(unit, x)
     pull = unit.alpha.detach().view(-1, 1, 1) * pull
     shown = pull.std((1, 2)).argsort(descending=True, stable=True)[:filters].tolist()
-    heights = [2.0, 1.22 * len(shown) + 0.5, 0.75]
+    heights = [2.0, 1.22 * len(shown) + 0.5]
     figure = canvas(8.2, sum(heights))
-    parts: Any = figure.subfigures(3, 1, height_ratios=heights)
-    head, body, foot = parts
-    caption = _caption(shown)
-    foot.text(0.01, 0.9, fill(caption, 138), va="top", fontsize=7.5, color=MUTED)
-    photo_axes, alpha_axes = head.subplots(1, 2, width_ratios=[1, 2])
+    parts: Any = figure.subfigures(2, 1, height_ratios=heights)
+    head, body = parts
+    learned = unit.trainable_alpha
+    photo_axes, *rest = head.subplots(1, 2 if learned else 4, width_ratios=[1, 2] if learned else None)
     photo_axes.imshow(photo.permute(1, 2, 0).numpy(), interpolation="none")
     photo_axes.set_title("Photo")
     _bare(photo_axes)
-    values = _draw_alphas(alpha_axes, unit)
+    values = _draw_alphas(rest[0], unit) if learned else _draw_means(rest, unit, push, pull)
     _draw_filters(body, unit, push, pull, shown)
-    return Figure("explanation", "What the push-pull unit does", figure, caption, values)
+    return Figure("explanation", "What the push-pull unit does", figure, _caption(shown, learned), values)
 
 
 @torch.no_grad()
@@ -104,7 +104,7 @@ def _draw_spectra(panels: np.ndarray, push: np.ndarray, pull: np.ndarray, *, lab
         panels[1].set_xlabel("cycles/pixel")
 
 
-def _draw_responses(panels: np.ndarray, push: np.ndarray, pull: np.ndarray) -> None:
+def _draw_responses(panels: Sequence[Axes], push: np.ndarray, pull: np.ndarray) -> None:
     """Draw the three maps on the scale of the strongest response; blue is below zero."""
     responses = push, pull, push - pull
     reach = max(float(np.abs(responses).max()), float(np.finfo(np.float32).tiny))
@@ -115,17 +115,24 @@ def _draw_responses(panels: np.ndarray, push: np.ndarray, pull: np.ndarray) -> N
 
 def _draw_alphas(axes: Axes, unit: PushPullConv2d) -> dict[str, list[str]]:
     alpha = unit.alpha.detach().double().numpy()
-    learned = unit.trainable_alpha
     low, high = min(0.0, float(alpha.min())), max(1.0, float(alpha.max()))
     width = (high - low) / 20
     counts, edges = np.histogram(alpha, bins=21, range=(low - width / 2, high + width / 2))  # 0 and 1 inside a bar
     axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=SERIES[0], edgecolor="white", linewidth=0.5)
     axes.axvline(alpha.mean(), color=INK, linewidth=1, linestyle="--")
-    kind = "learned, from U(0, 1)" if learned else "fixed"
-    axes.set_title(f"α of {len(alpha)} filters: {alpha.mean():.2f} ± {alpha.std():.2f}, {kind}")
+    axes.set_title(f"α of {len(alpha)} filters: {alpha.mean():.2f} ± {alpha.std():.2f}, learned, from U(0, 1)")
     axes.set(xlabel="α, strength of the inhibition", ylabel="Filters")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     return {"alphas": [f"{low:.2f} to {high:.2f}" for low, high in pairwise(edges)]}
+
+
+def _draw_means(panels: Sequence[Axes], unit: PushPullConv2d, push: Tensor, pull: Tensor) -> dict[str, list[str]]:
+    """Draw the three maps as means over all filters."""
+    _draw_responses(panels, push.mean(0).numpy(), pull.mean(0).numpy())
+    for axes, name in zip(panels, _COLUMNS[4:], strict=True):
+        axes.set_title(f"{name}, mean", fontweight="normal")
+    panels[0].set_xlabel(f"α = {unit.alpha[0].item():.2f} in all {len(push)} filters, fixed", loc="left")
+    return {}
 
 
 def _colours(kernel: Tensor, low: float, high: float) -> np.ndarray:
@@ -136,14 +143,16 @@ def _colours(kernel: Tensor, low: float, high: float) -> np.ndarray:
     return shade.permute(1, 2, 0).clamp(0, 1).numpy()
 
 
-def _caption(shown: list[int]) -> str:
+def _caption(shown: list[int], learned: bool) -> str:
+    above = (
+        "how α is distributed over all filters (dashed: its mean)" if learned else "the mean response of all filters"
+    )
     return (
-        f"Top: the photo, and how α is distributed over all filters (dashed: its mean). Below: the {len(shown)} "
-        "filters whose pull response to the photo varies most. Kernels are scaled to the range of the push kernel. "
-        f"Spectra are powers of the zero-padded Fourier transform over {_DYNAMIC_RANGE} decibels, on the scale of the "
-        "stronger of the pair, zero frequency in the middle. Responses: push is rectified; pull is rectified, averaged "
-        "and multiplied by α; the difference is what the unit passes on before its bias. Red is above zero, blue "
-        "below, on one scale for each filter."
+        f"Top: the photo, and {above}. Below: the {len(shown)} filters whose pull response to the photo varies most. "
+        "Kernels are scaled to the range of the push kernel. Spectra are powers of the zero-padded Fourier transform "
+        f"over {_DYNAMIC_RANGE} decibels, on the scale of the stronger of the pair, zero frequency in the middle. "
+        "Responses: push is rectified; pull is rectified, averaged and multiplied by α; the difference is what the "
+        "unit passes on before its bias. Red is above zero, blue below, on one scale for each filter."
     )
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
+from pushpull_conv.corruptions.spec import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from pushpull_conv.report.sample import Sample
 from pushpull_conv.report.style import SERIES, Figure, canvas, in_style
 from pushpull_conv.report.wording import spoken
@@ -54,9 +54,12 @@ def gallery_figure(
         axes.set_xticks([(width + gap) * i + width / 2 for i in range(len(SEVERITIES))], list(map(str, SEVERITIES)))
         axes.set_xlabel("Severity")
         bare(axes)
+    extra = [spoken(name) for name in names if name in EXTRA_CORRUPTIONS]
     caption = (
-        f"One photo clean and under {len(names)} corruptions at severities {SEVERITIES[0]} to {SEVERITIES[-1]} "
-        f"(image {sample.index}, seed {sample.seed}, severities of the {sample.profile} profile)."
+        f"One photo of {width} x {height} pixels clean and under {len(names)} corruptions at severities "
+        f"{SEVERITIES[0]} to {SEVERITIES[-1]} (image {sample.index}, seed {sample.seed}, severities of the "
+        f"{sample.profile} profile)."
+        + (f" Not in the benchmark: {', '.join(extra)}." if extra else "")
         + (" Framed: where the variants differ most." if framed else "")
     )
     dots = width / 0.45  # a picture is a little wider than that many inches: none of its pixels is lost

@@ -175,6 +175,11 @@ def findings(scores: Sequence[Score], baseline: Score) -> str:
         f"On clean images it makes {change}: {percent(best.clean_error)} against {percent(baseline.clean_error)} "
         f"({signed(100 * rise)} points)."
         + (f" R_net of {baseline.model} itself varies by ± {own:.2f} % between trainings." if own is not None else "")
+        + (
+            f" {best.model} was trained once, which cannot tell how much of it is chance."
+            if best.trainings == 1
+            else ""
+        )
     )
 
 

@@ -10,8 +10,9 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.figure import Figure as Canvas
@@ -25,6 +26,7 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#c4629a", "#563a9c")
 _MARKERS = "os^Dvph"
 _DASHES = ("-", (0, (5, 1.6)), (0, (1.4, 1.4)))
 _DPI = 200
+_LETTERS_AN_INCH = 17  # of a caption
 _OTHER_SCRIPTS = (
     "Noto Sans CJK SC", "Source Han Sans SC", "Microsoft YaHei", "PingFang SC", "Hiragino Sans", "Malgun Gothic",
     "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS",
@@ -188,7 +190,16 @@ def write(figure: Figure, path: Path) -> None:
     _save(figure, path, path.suffix.removeprefix("."))
 
 
-def _save(figure: Figure, target: Path | io.StringIO, form: str) -> None:
+@in_style
+def write_captioned(figure: Figure, path: Path) -> None:
+    """Write one file as `write` does, with the caption below the picture."""
+    width, height = figure.figure.get_size_inches()
+    text = fill(figure.caption, int(_LETTERS_AN_INCH * width))
+    figure.figure.text(0.01, -0.1 / height, text, va="top", fontsize=7.5, color=MUTED)
+    _save(figure, path, path.suffix.removeprefix("."), bbox_inches="tight")
+
+
+def _save(figure: Figure, target: Path | io.StringIO, form: str, bbox_inches: Literal["tight"] | None = None) -> None:
     metadata = {"Title": figure.title, **_UNDATED.get(form, {})}
     with _house_style(), matplotlib.rc_context({"svg.hashsalt": figure.name}):
-        figure.figure.savefig(target, format=form, metadata=metadata, dpi=figure.dpi)
+        figure.figure.savefig(target, format=form, metadata=metadata, dpi=figure.dpi, bbox_inches=bbox_inches)
