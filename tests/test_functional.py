@@ -261,6 +261,7 @@ def test_function_transforms():
         ({"avg_kernel_size": 3.0}, "avg_kernel_size is 3.0; .*whole number"),
         ({"avg_kernel_size": True}, "avg_kernel_size is True"),
         ({"alpha": float("nan")}, "alpha is nan; allowed: any finite number"),
+        ({"alpha": "1"}, "alpha is '1'; allowed: any finite number"),
         ({"alpha": float("-inf")}, "alpha is -inf"),
         ({"alpha": torch.rand(3)}, r"alpha has shape \[3\]; allowed: a number or \[4\]"),
         ({"alpha": torch.rand(4, 1)}, r"alpha has shape \[4, 1\]"),

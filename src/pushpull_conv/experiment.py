@@ -195,10 +195,9 @@ class Experiment:
             with _cell_bar(label, self.console) as on_cell:
                 count_cells(classifier, images, self.ranks.share(wanted_cells()), **settings, on_cell=on_cell)
             self.ranks.wait()
-            results = self.ranks.by_first(lambda: evaluate(classifier, images, **settings))
-        if self.ranks.is_first:
-            _save_sample(images, folder)
-        return results
+            if self.ranks.is_first:
+                _save_sample(images, folder)  # before the results: where these are, nothing is made again
+            return self.ranks.by_first(lambda: evaluate(classifier, images, **settings))
 
     def _is_whole(self, results: Results) -> bool:
         """Whether results are the benchmark that the recipe asks for, and not a part or another that was put there."""

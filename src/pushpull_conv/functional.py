@@ -150,8 +150,8 @@ def _per_filter(alpha: float | Tensor, weight: Tensor) -> Tensor:
     """Return ``alpha`` as a tensor ``[O]``."""
     filters = weight.shape[0]
     if not isinstance(alpha, Tensor):
-        if not math.isfinite(alpha):
-            raise InputError(f"alpha is {alpha}; allowed: any finite number; 1.0 is the paper's choice")
+        if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+            raise InputError(f"alpha is {alpha!r}; allowed: any finite number; 1.0 is the paper's choice")
         return weight.new_full((filters,), alpha, dtype=torch.promote_types(weight.dtype, torch.float32))
     try:
         return alpha.expand(filters)

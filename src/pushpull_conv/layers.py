@@ -194,7 +194,10 @@ def _rename_research_keys(state_dict: dict[str, Any], prefix: str, filters: int)
 
 def _alpha_values(alpha: float | Sequence[float] | Tensor, filters: int) -> list[float]:
     """Return one finite number per filter."""
-    values = torch.as_tensor(alpha, dtype=torch.float64, device="cpu")  # also under a default device such as meta
+    try:
+        values = torch.as_tensor(alpha, dtype=torch.float64, device="cpu")  # also under a default device such as meta
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"alpha is {alpha!r}; allowed: a number, or {filters} of them, one per filter") from error
     if values.shape not in {(), (filters,)}:
         raise InputError(f"alpha has shape {list(values.shape)}; allowed: a number or [{filters}], one per filter")
     if not values.isfinite().all():

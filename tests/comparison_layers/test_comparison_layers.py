@@ -390,6 +390,7 @@ def test_a_symbolic_trace_serves_other_sizes(kind, settings):
         (lambda: UpsampledPullConv2d(3, 4, 3, scale=2.5), "scale is 2.5; allowed: 1 to 2"),
         (lambda: UpsampledPullConv2d(3, 4, 3, scale=math.nan), "scale is nan"),
         (lambda: UpsampledPullConv2d(3, 4, 3, alpha=math.inf), "alpha is inf; allowed: any finite number"),
+        (lambda: UpsampledPullConv2d(3, 4, 3, alpha=None), "alpha is None; allowed: any finite number"),
         (lambda: SurroundSuppressedConv2d(3, 4, 3, sigma=0), "sigma is 0; allowed: above 0 to 4"),
         (lambda: SurroundSuppressedConv2d(3, 4, 3, alpha=math.nan), "alpha is nan"),
         (lambda: VariedPushPullConv2d(3, 4, 3, avg_kernel_sizes=()), "avg_kernel_sizes is empty"),

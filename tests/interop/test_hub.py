@@ -149,6 +149,8 @@ def test_what_cannot_be_loaded_is_said(tmp_path):
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match=r"'conv1.weight' is missing"):
         HubClassifier.from_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"config.json of .* does not fit a pushpull-conv model .*'stride'"):
+        HubClassifier.from_pretrained(tmp_path, stride=2)
     (tmp_path / "config.json").unlink()
     with pytest.raises(InputError, match=r"has no config.json of a pushpull-conv model"):
         HubClassifier.from_pretrained(tmp_path)

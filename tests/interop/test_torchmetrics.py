@@ -102,6 +102,8 @@ def test_what_cannot_be_counted_is_said():
         metric.update(logits, labels, corruption="fog", severity=0)
     with pytest.raises(InputError, match=r"\[3, 3\] and labels \[2\]"):
         metric.update(logits, labels[:2], corruption="fog", severity=1)
+    with pytest.raises(InputError, match="labels are 1 to 3; allowed: 0 to 2"):
+        metric.update(logits, labels + 1, corruption="fog", severity=1)
     metric.update(logits / 0, labels, corruption="fog", severity=1)
     with pytest.raises(InputError, match="logits of 3 images are not finite"):
         metric.compute()

@@ -103,6 +103,8 @@ def test_networks_with_side_outputs_return_logits_in_training(name):
         ("resnet20", {"pretrained": True}, "pretrained is True, but 'resnet20'"),
         ("torchvision:googlenet", {"pretrained": True}, "takes other input; use 'timm:inception_v3'"),
         ("resnet20", {"num_classes": 0}, "num_classes is 0; allowed: 1 or more"),
+        ("resnet20", {"num_classes": "10"}, "num_classes is '10'; allowed: 1 or more"),
+        ("resnet20", {"pushpull": {"alpha": "strong"}}, "alpha is 'strong'; allowed: a number, or 16 of them"),
     ],
 )
 def test_bad_input_is_named(name, settings, message):

@@ -20,8 +20,8 @@ class InhibitedConv2d(ReplacementConv2d):
     alpha: Tensor
 
     def __init__(self, *args: Any, alpha: float = 1.0, trainable_alpha: bool = False, **kwargs: Any) -> None:
-        if not math.isfinite(alpha):
-            raise InputError(f"alpha is {alpha}; allowed: any finite number; 1.0 is the usual choice")
+        if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+            raise InputError(f"alpha is {alpha!r}; allowed: any finite number; 1.0 is the usual choice")
         self._given_alpha, self.trainable_alpha = alpha, trainable_alpha
         super().__init__(*args, **kwargs)
 

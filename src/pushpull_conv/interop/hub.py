@@ -125,7 +125,10 @@ class HubClassifier(Classifier, PyTorchModelHubMixin, library_name="pushpull-con
             settings.pop(name, None)
         if "name" not in settings:
             raise InputError(f"'{model_id}' has no config.json of a pushpull-conv model; save one with save_pretrained")
-        model = cls(**settings)
+        try:
+            model = cls(**settings)
+        except TypeError as error:  # names that are missing or unknown
+            raise InputError(f"config.json of '{model_id}' does not fit a pushpull-conv model ({error})") from error
         if Path(model_id).is_dir():
             file = Path(model_id, MODEL_FILE)
         else:

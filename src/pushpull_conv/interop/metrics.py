@@ -51,6 +51,10 @@ class _CorruptionMetric(Metric):
         require_severity(severity)
         if logits.ndim != 2 or labels.shape != logits.shape[:1]:
             raise InputError(f"logits have shape {[*logits.shape]} and labels {[*labels.shape]}; give [B, K] and [B]")
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+            raise InputError(
+                f"labels are {int(labels.min())} to {int(labels.max())}; allowed: 0 to {logits.shape[1] - 1}"
+            )
         ranks = label_ranks(logits, labels)
         self.seen[row, severity - 1] += len(labels)
         self.right[row, severity - 1] += (ranks == 0).sum()

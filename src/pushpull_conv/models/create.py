@@ -56,8 +56,8 @@ def create_model(
         >>> network.conv1
         PushPullConv2d(3, 16, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False, avg_kernel_size=3, alpha=1)
     """
-    if num_classes < 1:
-        raise InputError(f"num_classes is {num_classes}; allowed: 1 or more; give the number of classes of the data")
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise InputError(f"num_classes is {num_classes!r}; allowed: 1 or more; give the number of classes of the data")
     if pushpull is not None and layer is not None:
         raise InputError("pushpull and layer are both given, but exclude each other; leave one of them out")
     for argument, settings, least in (("pushpull", pushpull, {}), ("layer", layer, {"kind": "blurred-conv"})):
