@@ -84,7 +84,8 @@ ALONE = Ranks()
 def joined() -> Iterator[Ranks]:
     """Join the processes that were started together with this one, as ``RANK`` and ``WORLD_SIZE`` say, and leave them.
 
-    Without these variables this process is alone. One that fails does not wait for the others: `launch` stops them.
+    Without these variables this process is alone. One that fails does not leave: the others would fail at that, and
+    their errors hide its own before `launch` stops them.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -93,15 +94,9 @@ def joined() -> Iterator[Ranks]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
-    # Torch's threads can abort a process that they outlive. But after any other error than of the input, an unfinished
-    # exchange may be under way, for which leaving would wait.
-    try:
-        yield Ranks(dist.get_rank(), count)
-        dist.barrier()
-    except InputError:
-        dist.destroy_process_group()
-        raise
-    dist.destroy_process_group()
+    yield Ranks(dist.get_rank(), count)
+    dist.barrier()
+    dist.destroy_process_group()  # its threads can abort a process that they outlive
 
 
 def launched() -> bool:
