@@ -172,6 +172,8 @@ their side. It does so only if the forward pass called the unit exactly once, an
 weight and alpha and left them finite (the second step where a head or branch starts from zero); otherwise it says what
 went wrong ({odd} times). The other {larger} are *larger* and were swapped only, without memory.
 
+Of a vision transformer the stem is the patch embedding: it is swapped, but no result says what that is good for.
+
 | network | million parameters | stem | step |
 |---|---:|---|---|
 """

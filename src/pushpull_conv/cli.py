@@ -93,6 +93,10 @@ def _refuse(reason: str) -> NoReturn:
     if os.environ.get("RANK", "0") != "0":
         time.sleep(10)  # the first of several processes most likely has the same to say, and ends this one
     Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(reason)}", highlight=False)
+    if "RANK" in os.environ:
+        from pushpull_conv.ranks import leave
+
+        leave()
     sys.exit(2)
 
 

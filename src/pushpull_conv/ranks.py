@@ -84,8 +84,8 @@ ALONE = Ranks()
 def joined() -> Iterator[Ranks]:
     """Join the processes that were started together with this one, as ``RANK`` and ``WORLD_SIZE`` say, and leave them.
 
-    Without these variables this process is alone. One that fails does not leave: the others would fail at that, and
-    their errors hide its own before `launch` stops them.
+    Without these variables this process is alone. After an error it stays: the others fail at its leaving, and what
+    they say then must not hide the error. Once that is told, `leave` ends it.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -96,7 +96,13 @@ def joined() -> Iterator[Ranks]:
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
     yield Ranks(dist.get_rank(), count)
     dist.barrier()
-    dist.destroy_process_group()  # its threads can abort a process that they outlive
+    leave()
+
+
+def leave() -> None:
+    """Leave the processes that this one has `joined`, whose threads can abort one that ends while they run."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def launched() -> bool:

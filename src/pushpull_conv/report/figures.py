@@ -27,11 +27,13 @@ from pushpull_conv.report.style import (
 )
 from pushpull_conv.report.wording import by_group, percent, signed, spoken
 
+_NAME_HEIGHT, _AROUND_AXES = 0.17, 0.8  # inches: of a line's name with room, and what a figure has above and below axes
+
 
 @in_style
 def severity_figure(results: Sequence[Row], baseline: Row, looks: Mapping[str, Look]) -> Figure:
     """Draw the error against the severity, averaged over the benchmark's corruptions, and the difference it makes."""
-    figure = canvas(7.2, 3.7)
+    figure = canvas(7.2, max(3.7, _AROUND_AXES + _NAME_HEIGHT * len(results)))
     errors, differences = figure.subplots(1, 2)
     curves = {result.model: _mean_curve(result) for result in results}
     values = {}
@@ -249,7 +251,8 @@ def _severity_axis(axes: Axes, *, label: bool = True) -> None:
 def _label_ends(axes: Axes, ends: Mapping[str, float], looks: Mapping[str, Look]) -> None:
     """Name every line at its right end, moved apart where the ends are closer than a line of text."""
     bottom, top = axes.get_ylim()
-    heights = spread(list(ends.values()), gap=0.06 * (top - bottom))
+    inch = (top - bottom) / (axes.figure.bbox.height / axes.figure.dpi - _AROUND_AXES)
+    heights = spread(list(ends.values()), gap=_NAME_HEIGHT * inch)
     for (label, end), height in zip(ends.items(), heights, strict=True):
         axes.annotate(
             label,

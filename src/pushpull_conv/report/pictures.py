@@ -151,7 +151,7 @@ def _draw_kernels(axes: Axes, stem: _Stem) -> None:
         names |= {top + _TILE / 2: "push", top + 1.5 * _TILE + _GAP // 2: "pull"}
         if stem.learned:
             below = (left + _TILE / 2, top + 2 * _TILE + _GAP)
-            shown = f"{stem.strengths[i]:.2f}".replace("-", "−")
+            shown = f"{round(float(stem.strengths[i]), 2) + 0.0:.2f}".replace("-", "−")  # no minus before 0.00
             axes.text(*below, shown, ha="center", va="top", fontsize=6.5 if stem.columns == 16 else 5)
     axes.imshow(picture, interpolation="none")
     axes.set_yticks(list(names), list(names.values()))
