@@ -80,10 +80,13 @@ BASE = Score("baseline", 0.20, 0.50, mce=1.0, relative_mce=1.0, r_net=0.0)
 def test_findings_name_the_gain_and_its_price():
     best = Score("PP5", 0.21, 0.45, mce=0.9, relative_mce=0.8, r_net=10.0)
     other = Score("PP3", 0.20, 0.49, mce=0.98, relative_mce=0.97, r_net=2.5)
-    assert findings([BASE, other, best], BASE) == (
+    said = (
         "PP5 has the best R_net, +10.00 % over baseline: its mean error over the 15 corruptions is 45.00 % against "
         "50.00 % (−5.00 points). On clean images it makes more errors: 21.00 % against 20.00 % (+1.00 points)."
     )
+    once = " PP5 was trained once, which cannot tell how much of it is chance."
+    assert findings([BASE, other, best], BASE) == said + once
+    assert findings([BASE, other, dataclasses.replace(best, trainings=2)], BASE) == said
 
 
 def test_findings_are_plain_when_the_unit_does_not_help():
