@@ -5,7 +5,7 @@ however hard, does only what is missing.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ from pushpull_conv.models import (
     Classifier,
     ModelSpec,
     find_checkpoint,
+    identity_of_weights,
     load_checkpoint,
     pretrained_models,
     with_weights,
@@ -59,9 +60,6 @@ from pushpull_conv.ranks import ALONE, Ranks
 from pushpull_conv.training.fit import build, fit
 from pushpull_conv.training.recipe import Recipe, load_recipe
 from pushpull_conv.training.variants import Variant
-
-_LEARNED_FROM = "images"
-"""Where the record of a training says from which images."""
 
 
 class Experiment:
@@ -140,10 +138,12 @@ class Experiment:
             if self.ranks.is_first:
                 meanwhile.enter_context(in_use(self.folder / RECIPE_FILE))
             self.ranks.by_first(self._require_own_folder)  # another recipe may have been started at the same time
-            identity = identity_of(training)
-            self.ranks.by_first(lambda: self._require_same_images(identity))
+            facts = {"images": identity_of(training)}
+            if self.recipe.model.weights:
+                facts["weights"] = identity_of_weights(self.recipe.model.weights)
+            self.ranks.by_first(lambda: self._require_same(facts))
             if self.ranks.is_first:
-                meanwhile.enter_context(recorded(folder, "training", MODEL_FILE, {_LEARNED_FROM: identity}))
+                meanwhile.enter_context(recorded(folder, "training", MODEL_FILE, facts))
             return fit(
                 self.recipe,
                 variant,
@@ -242,15 +242,16 @@ class Experiment:
         if difference := _conflict(stored, self.recipe, numbered=submitted):
             raise InputError(f"'{self.folder}' holds a run of another recipe ({difference}); choose another --out")
 
-    def _require_same_images(self, identity: str) -> None:
-        """Refuse to train on other images than those that another variant of the run has learned from."""
+    def _require_same(self, facts: Mapping[str, str]) -> None:
+        """Refuse to train from other images or weights than those that another variant of the run has learned from."""
         for other in self.recipe.trainings:
             record = read_provenance(self.folder / other.name).get("training", {})
-            if record.get(_LEARNED_FROM, identity) != identity:
-                raise InputError(
-                    f"{other.name} in '{self.folder}' has learned from {record[_LEARNED_FROM]}, and the data have "
-                    f"{identity}; give the same --data, or another --out"
-                )
+            for name, found in facts.items():
+                if record.get(name, found) != found:
+                    raise InputError(
+                        f"{other.name} in '{self.folder}' has learned from {record[name]}, and the {name} now are "
+                        f"{found}; give the same {name}, or another --out"
+                    )
 
     def _claim_folder(self) -> None:
         stored = writable_folder(self.folder) / RECIPE_FILE

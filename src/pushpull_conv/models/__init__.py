@@ -6,7 +6,7 @@ from pushpull_conv.models.create import create_model
 from pushpull_conv.models.layer_kinds import apply_layer_
 from pushpull_conv.models.pretrained import find_checkpoint, load_pretrained, pretrained_folder, pretrained_models
 from pushpull_conv.models.surgery import SwapReport, swap_first_conv_
-from pushpull_conv.models.weights import with_weights
+from pushpull_conv.models.weights import identity_of_weights, with_weights
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -17,6 +17,7 @@ __all__ = [
     "apply_layer_",
     "create_model",
     "find_checkpoint",
+    "identity_of_weights",
     "load_checkpoint",
     "load_pretrained",
     "load_weights_",

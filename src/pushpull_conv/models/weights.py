@@ -1,5 +1,6 @@
 """Classifiers that start from the weights of another: a library's, a trained model's, or those of a file."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def with_weights(spec: ModelSpec, weights: str, *, new_head: bool = False) -> tu
         if not new_head:
             _require_classes(spec)
     else:
-        file = find_checkpoint(weights) if _is_trained_model(weights) else Path(weights)
+        file = _file(weights)
         stored = stored_spec(file)
         if stored and (stored.pushpull or stored.layer):
             raise InputError(
@@ -66,8 +67,17 @@ def with_weights(spec: ModelSpec, weights: str, *, new_head: bool = False) -> tu
     return classifier, spec
 
 
-def _is_trained_model(weights: str) -> bool:
-    return weights in pretrained_models() or Path(weights).is_dir()
+def identity_of_weights(weights: str) -> str:
+    """Return what tells weights apart that `with_weights` takes: the digest of their file; a library's have none."""
+    if weights == PRETRAINED or not (file := _file(weights)).is_file():
+        return weights
+    with file.open("rb") as content:
+        return f"weights {hashlib.file_digest(content, 'sha256').hexdigest()[:12]}"
+
+
+def _file(weights: str) -> Path:
+    is_trained_model = weights in pretrained_models() or Path(weights).is_dir()
+    return find_checkpoint(weights) if is_trained_model else Path(weights)
 
 
 def _require_classes(spec: ModelSpec) -> None:
