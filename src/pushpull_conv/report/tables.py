@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -67,7 +68,7 @@ class Table:
         """Yield the table for a terminal: in narrow columns if it is too wide otherwise."""
         wide = to_rich(self)
         fits = Measurement.get(console, options.update(max_width=10_000), wide).maximum <= options.max_width
-        yield wide if fits else to_rich(self, narrow=True)
+        yield wide if fits else to_rich(self, options.max_width)
 
 
 @dataclass(frozen=True)
@@ -139,26 +140,49 @@ def corruption_table(results: Sequence[Row]) -> Table:
     )
 
 
-def to_rich(table: Table, *, narrow: bool = False) -> RichTable:
+def to_rich(table: Table, width: int | None = None) -> RichTable:
     """Return the table for a terminal; names are shown as they are, never read as markup.
 
-    In narrow columns a spread stands below its number, and a name takes as many lines as it needs; no number is cut.
+    In a ``width`` too small for it a spread stands below its number, and a name takes as many lines as it needs, broken
+    after a sign if that suffices; no number is cut. None: the table takes as much as it needs.
     """
-    rich = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    padding = 1 if width is None else 0
+    rich = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, padding, 0, 0))
     rich.title, rich.caption, rich.caption_justify = Text(table.title), Text(table.caption), "left"
-    shown = [[entry.text.replace(" ± ", "\n± ") if narrow else entry.text for entry in row] for row in table.rows]
-    for column, title in enumerate(table.header):
-        lines = [*title.split(), *(line for texts in shown for line in texts[column].splitlines())]
-        rich.add_column(
-            Text(title),
-            justify="right" if column else "left",
-            overflow="fold",
-            width=max(map(len, lines)) if narrow and column else None,
-        )
+    shown = [[entry.text for entry in row] for row in table.rows]
+    widths: list[int | None] = [None] * len(table.header)
+    if width is not None:
+        shown = [[text.replace(" ± ", "\n± ") for text in texts] for texts in shown]
+        columns = zip(table.header, *shown, strict=True)
+        needed = [
+            max(len(word) for text in (title.replace(" ", "\n"), *texts) for word in text.splitlines())
+            for title, *texts in columns
+        ]
+        widths[1:] = needed[1:]
+        room = width - sum(needed[1:]) - len(needed[1:])
+        shown = [[_broken(name, room), *texts] for name, *texts in shown]
+    for title, least in zip(table.header, widths, strict=True):
+        justify: Literal["left", "right"] = "right" if rich.columns else "left"
+        rich.add_column(Text(title), justify=justify, overflow="fold", width=least)
     for row, texts in zip(table.rows, shown, strict=True):
         styles = ("bold green" if entry.best else "" for entry in row)
         rich.add_row(*(Text(text, style=style) for text, style in zip(texts, styles, strict=True)))
     return rich
+
+
+def _broken(name: str, room: int) -> str:
+    r"""Break a name into lines after its signs.
+
+    Example:
+        >>> _broken("PP5-trainable-BlurredConv", 15)
+        'PP5-trainable-\nBlurredConv'
+    """
+    lines = [""]
+    for part in re.findall(r"[^-+@]*[-+@]|[^-+@]+", name):
+        if lines[-1] and len(lines[-1] + part) > room:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def to_markdown(table: Table) -> str:
