@@ -104,7 +104,7 @@ def test_a_terminal_that_is_too_narrow_cuts_no_number(make_results):
 def test_a_name_too_long_for_a_terminal_breaks_at_its_signs(make_results):
     compared = [make_results("baseline"), make_results("baseline@2", 0.2), make_results("PP5-trainable-BlurredConv")]
     lines = [
-        line.split()[0] for line in printed(terminal_table(compared, baseline="baseline"), 72).splitlines() if line
+        line.split()[0] for line in printed(terminal_table(compared, baseline="baseline"), 64).splitlines() if line
     ]
     assert lines[lines.index("PP5-trainable-") + 1] == "BlurredConv"
 
