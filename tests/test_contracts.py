@@ -36,7 +36,7 @@ ROOMS += [
     "kernels",
     "ranks",
 ]
-ROOMS += ["files", "repeats", "cores", "errors", "_version"]
+ROOMS += ["files", "progress", "repeats", "cores", "errors", "_version"]
 NOT_BELOW = {("report", "training"), ("benchmark", "models"), ("models", "data"), ("data", "corruptions")}
 OUTSIDE = {
     "lightning": {"training", "interop"},
@@ -53,7 +53,7 @@ OUTSIDE = {
     "sklearn": {"data"},
     "triton": {"kernels"},
     "typer": {"cli"},
-    "rich": {"cli", "checking", "planning", "cluster", "experiment", "comparison", "training", "report"},
+    "rich": {"cli", "checking", "planning", "cluster", "experiment", "progress", "comparison", "training", "report"},
 }
 
 

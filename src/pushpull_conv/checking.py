@@ -1,17 +1,16 @@
 """What ``pushpull data check`` shows: a bar while images are decoded, then a table of what was found."""
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from pushpull_conv.data.check import DataCheck, SplitCheck, check_data
 from pushpull_conv.data.manifest import MANIFEST_FILE, damaged_parts, read_manifest, require_finished
 from pushpull_conv.errors import InputError
+from pushpull_conv.progress import progress_bar
 
 _FEW_CLASSES = 20
 
@@ -38,8 +37,8 @@ def check(folder: Path, name: str | None, console: Console) -> list[str]:
         return _check_written(folder, console)
     if name is None:
         raise InputError(f"'{folder}' has no {MANIFEST_FILE}, as a corrupted set has; name its data set (--data-set)")
-    with _bar(console) as show:
-        found = check_data(name, folder, on_images=show)
+    with progress_bar(console) as show:
+        found = check_data(name, folder, on_images=lambda split, done, total: show(done, total, split))
     console.print(data_table(found))
     return list(found.problems)
 
@@ -63,21 +62,12 @@ def data_table(found: DataCheck) -> Table:
 def _check_written(folder: Path, console: Console) -> list[str]:
     parts = read_manifest(folder)["sha256"]
     problems = []
-    with _bar(console) as show:
+    with progress_bar(console) as show:
         for done, (part, problem) in enumerate(damaged_parts(folder), start=1):
             problems += [problem] if problem else []
-            show(part, done, len(parts))
+            show(done, len(parts), part)
     console.print(f"{folder}: {len(parts)} parts, {len(parts) - len(problems)} as written", highlight=False)
     return problems
-
-
-@contextlib.contextmanager
-def _bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar with the time that is left; nothing of it remains."""
-    columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
 
 
 def _of_a_class(choose: Callable[[Iterable[int]], int], split: SplitCheck) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from pushpull_conv.benchmark import (
@@ -55,6 +54,7 @@ from pushpull_conv.models import (
     pretrained_models,
     with_weights,
 )
+from pushpull_conv.progress import progress_bar
 from pushpull_conv.provenance import read_provenance, recorded
 from pushpull_conv.ranks import ALONE, Ranks
 from pushpull_conv.training.fit import build, fit
@@ -354,40 +354,13 @@ def _finished_results(folder: Path, classifier: Classifier, images: ImageSource)
 @contextlib.contextmanager
 def _cell_bar(label: str, console: Console) -> Iterator[Callable[[CellEvent], None]]:
     """Show a bar over the cells with the last one's error and the time left; leave one line at the end."""
-    with _bar(label, "cells benchmarked", console) as show:
+    with progress_bar(console, label, "cells benchmarked") as show:
 
         def on_cell(event: CellEvent) -> None:
             place = event.corruption if event.severity == 0 else f"{event.corruption} {event.severity}"
             show(event.done, event.total, f"{place}: error {event.cell.error:.1%}")
 
         yield on_cell
-
-
-@contextlib.contextmanager
-def _bar(label: str, done: str, console: Console) -> Iterator[Callable[[int, int, str], None]]:
-    """Show a bar with a text of its state and the time left; leave one line that says what was done at the end."""
-    columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
-    )
-    with Progress(
-        *columns,
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,  # elsewhere it would leave an empty line
-    ) as progress:
-        task = progress.add_task(label, total=None, state="")
-
-        def show(completed: int, total: int, state: str) -> None:
-            progress.update(task, completed=completed, total=total, state=state)
-
-        yield show
-    console.print(f"{label}  {progress.tasks[task].completed:.0f} {done}", highlight=False)
 
 
 def corrupt_set(
@@ -405,7 +378,7 @@ def corrupt_set(
 
     The arguments are those of `pushpull_conv.benchmark.write_set`.
     """
-    with _bar(images.name, "parts written", console) as show:
+    with progress_bar(console, images.name, "parts written") as show:
         return write_set(
             images,
             folder,

@@ -1,0 +1,40 @@
+"""The bar that the terminal shows while something long is done."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+@contextlib.contextmanager
+def progress_bar(console: Console, label: str = "", done: str = "") -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar with what is being done and the time left; nothing of it remains.
+
+    Args:
+        console: Where to draw; the bar shows on terminals only.
+        label: Whose bar it is.
+        done: What it counts (``"cells benchmarked"``): a line with the count stays at the end. Empty: none does.
+
+    Yields:
+        A function that is told how many are done, of how many, and what is being done.
+    """
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    disable = not console.is_terminal  # elsewhere it would leave an empty line
+    with Progress(*columns, console=console, transient=True, disable=disable) as progress:
+        task = progress.add_task(label, total=None, state="")
+
+        def show(completed: int, total: int, state: str) -> None:
+            progress.update(task, completed=completed, total=total, state=state)
+
+        yield show
+    if done:
+        console.print(f"{label}  {progress.tasks[task].completed:.0f} {done}", highlight=False)
