@@ -253,6 +253,12 @@ def test_function_transforms():
     torch.testing.assert_close(per_image.sum(0), whole, atol=1e-2, rtol=1e-4)
 
 
+def test_a_strength_may_be_a_number_of_any_type():
+    x, weight = torch.randn(1, 3, 8, 8), torch.randn(4, 3, 3, 3)
+    for half in (np.float32(0.5), torch.tensor(0.5)):
+        assert torch.equal(push_pull_conv2d(x, weight, alpha=half), push_pull_conv2d(x, weight, alpha=0.5))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -146,12 +146,21 @@ def check_avg_kernel_size(avg_kernel_size: int) -> None:
         raise InputError(f"avg_kernel_size is {avg_kernel_size}; allowed: 0 or an odd positive number; use {use}")
 
 
+def check_alpha(alpha: float) -> None:
+    """Raise `InputError` unless ``alpha`` is a finite number, of whatever type stands for one."""
+    try:
+        finite = math.isfinite(alpha)
+    except TypeError:
+        finite = False
+    if not finite:
+        raise InputError(f"alpha is {alpha!r}; allowed: any finite number; 1.0 is the paper's choice")
+
+
 def _per_filter(alpha: float | Tensor, weight: Tensor) -> Tensor:
     """Return ``alpha`` as a tensor ``[O]``."""
     filters = weight.shape[0]
     if not isinstance(alpha, Tensor):
-        if not isinstance(alpha, int | float) or not math.isfinite(alpha):
-            raise InputError(f"alpha is {alpha!r}; allowed: any finite number; 1.0 is the paper's choice")
+        check_alpha(alpha)
         return weight.new_full((filters,), alpha, dtype=torch.promote_types(weight.dtype, torch.float32))
     try:
         return alpha.expand(filters)

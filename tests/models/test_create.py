@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -76,6 +77,12 @@ def test_pushpull_settings_reach_the_unit():
 def test_networks_with_side_outputs_return_logits_in_training(name):
     network = create_model(name, num_classes=3).train()
     assert isinstance(network(torch.randn(2, 3, 80, 80)), torch.Tensor)
+
+
+def test_numbers_of_other_libraries_are_numbers():
+    layer = {"kind": "upsampled-pull", "alpha": np.float32(1)}
+    network = create_model("resnet20", num_classes=np.int64(3), layer=layer)
+    assert network.fc.out_features == 3
 
 
 @pytest.mark.parametrize(

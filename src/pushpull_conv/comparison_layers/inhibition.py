@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pushpull_conv.comparison_layers.replacement import ReplacementConv2d, register_filter
 from pushpull_conv.errors import InputError
+from pushpull_conv.functional import check_alpha
 
 _SURROUND_RATIO = 4
 """Deviation of the surround's outer Gaussian over that of the inner one, as Grigorescu et al. chose it."""
@@ -20,8 +21,7 @@ class InhibitedConv2d(ReplacementConv2d):
     alpha: Tensor
 
     def __init__(self, *args: Any, alpha: float = 1.0, trainable_alpha: bool = False, **kwargs: Any) -> None:
-        if not isinstance(alpha, int | float) or not math.isfinite(alpha):
-            raise InputError(f"alpha is {alpha!r}; allowed: any finite number; 1.0 is the usual choice")
+        check_alpha(alpha)
         self._given_alpha, self.trainable_alpha = alpha, trainable_alpha
         super().__init__(*args, **kwargs)
 

@@ -1,6 +1,7 @@
 """One door to every network: CIFAR ResNets, torchvision's ResNets with either stem, any timm or torchvision name."""
 
 import difflib
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -56,7 +57,7 @@ def create_model(
         >>> network.conv1
         PushPullConv2d(3, 16, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False, avg_kernel_size=3, alpha=1)
     """
-    if not isinstance(num_classes, int) or num_classes < 1:
+    if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
         raise InputError(f"num_classes is {num_classes!r}; allowed: 1 or more; give the number of classes of the data")
     if pushpull is not None and layer is not None:
         raise InputError("pushpull and layer are both given, but exclude each other; leave one of them out")

@@ -15,7 +15,7 @@ from torch import Tensor
 from pushpull_conv.corruptions.spec import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from pushpull_conv.report.sample import Sample
 from pushpull_conv.report.style import SERIES, Figure, canvas, in_style
-from pushpull_conv.report.wording import spoken
+from pushpull_conv.report.wording import signed, spoken
 
 _TILE, _GAP = 42, 8  # pixels of a kernel's picture (a multiple of 3 and 7) and between two
 _STEMS_SHOWN = 9  # more would be a figure longer than a page
@@ -151,7 +151,7 @@ def _draw_kernels(axes: Axes, stem: _Stem) -> None:
         names |= {top + _TILE / 2: "push", top + 1.5 * _TILE + _GAP // 2: "pull"}
         if stem.learned:
             below = (left + _TILE / 2, top + 2 * _TILE + _GAP)
-            shown = f"{round(float(stem.strengths[i]), 2) + 0.0:.2f}".replace("-", "−")  # no minus before 0.00
+            shown = signed(float(stem.strengths[i])).removeprefix("+")
             axes.text(*below, shown, ha="center", va="top", fontsize=6.5 if stem.columns == 16 else 5)
     axes.imshow(picture, interpolation="none")
     axes.set_yticks(list(names), list(names.values()))
