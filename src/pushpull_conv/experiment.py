@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -56,7 +55,7 @@ from pushpull_conv.models import (
 )
 from pushpull_conv.progress import progress_bar
 from pushpull_conv.provenance import read_provenance, recorded
-from pushpull_conv.ranks import ALONE, Ranks
+from pushpull_conv.ranks import ALONE, Ranks, own_device
 from pushpull_conv.training.fit import build, fit
 from pushpull_conv.training.recipe import Recipe, load_recipe
 from pushpull_conv.training.variants import Variant
@@ -219,7 +218,7 @@ class Experiment:
             "batch_size": settings.batch_size,
             "autocast": settings.autocast,
             "store": folder,
-            "device": torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            "device": own_device(),
         }
 
     def images(self, split: str) -> ImageSource:
@@ -321,7 +320,7 @@ def benchmark(
             published=published,
             batch_size=batch_size,
             autocast=autocast,
-            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            device=own_device(),
             store=folder,
             label=label,
             on_cell=on_cell,

@@ -15,6 +15,7 @@ from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, corrupt, load_fro
 from pushpull_conv.experiment import Experiment
 from pushpull_conv.files import MODEL_FILE, RESULTS_FILE
 from pushpull_conv.models import Classifier
+from pushpull_conv.ranks import own_device
 from pushpull_conv.report.wording import duration
 from pushpull_conv.training.fit import build, training_batches, training_module
 from pushpull_conv.training.variants import Variant
@@ -112,7 +113,7 @@ def _training_seconds(experiment: Experiment, variant: Variant, classifier: Clas
     few = {"batch_size": _probe_size(experiment), "compile": False}
     settings = experiment.recipe.training.model_copy(update=few)
     recipe = experiment.recipe.model_copy(update={"training": settings})
-    device = _device()
+    device = own_device()
     dtype = torch.float64 if settings.precision == "64-true" else torch.float32
     images, teacher = experiment.images("train"), None
     if variant.distillation:
@@ -136,8 +137,8 @@ def _training_seconds(experiment: Experiment, variant: Variant, classifier: Clas
 
 def _network_seconds(experiment: Experiment, classifier: Classifier) -> float:
     """The time of all corrupted versions of one image in the network."""
-    images = next(iter(experiment.images("test").batches(_probe_size(experiment)))).images.to(_device())
-    classifier.to(_device()).float().eval()
+    images = next(iter(experiment.images("test").batches(_probe_size(experiment)))).images.to(own_device())
+    classifier.to(own_device()).float().eval()
     with torch.inference_mode():
         classifier(images)  # allocates
         started = time.perf_counter()
@@ -151,16 +152,12 @@ def _corrupting_seconds(experiment: Experiment) -> float:
     settings, test = experiment.recipe.benchmark, experiment.images("test")
     batch = next(iter(test.batches(_probe_size(experiment))))
     profile, frost = suite_of(test, settings.suite).profile, load_frost(settings.frost)
-    images, index = batch.images.to(_device()), batch.index.to(_device())
+    images, index = batch.images.to(own_device()), batch.index.to(own_device())
     started = time.perf_counter()
     for name in CORRUPTIONS:
         corrupt(images, name, _TIMED_SEVERITY, index=index, profile=profile, frost=frost)
     _finish()
     return (time.perf_counter() - started) * len(SEVERITIES) / len(images)
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _finish() -> None:

@@ -105,6 +105,11 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+def own_device() -> torch.device:
+    """The device that this process works on: its GPU, or the processor where there is none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def launched() -> bool:
     """Whether this process was started together with others."""
     return "RANK" in os.environ

@@ -29,7 +29,7 @@ from pushpull_conv.data import (
 )
 from pushpull_conv.files import METRICS_FILE, MODEL_FILE, UNREADABLE_FILE, atomic_write
 from pushpull_conv.models import IMAGENET_MEAN, IMAGENET_STD, Classifier, ModelSpec, save_checkpoint, with_weights
-from pushpull_conv.ranks import ALONE, Ranks
+from pushpull_conv.ranks import ALONE, Ranks, own_device
 from pushpull_conv.training.callbacks import (
     EpochLog,
     KeptEpochs,
@@ -74,7 +74,7 @@ def fit(
     Returns:
         The path of ``model.safetensors``.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = own_device()
     settings = recipe.training
     batches = training_batches(recipe, variant, training, device, ranks)
     seed_everything(recipe.seed_of(variant), verbose=False)
