@@ -210,6 +210,20 @@ def test_a_store_gathers_what_several_calls_counted(darkened, source, tmp_path):
     assert Results.load(tmp_path / "results.json") == both
 
 
+def test_cells_that_another_process_finishes_meanwhile_are_not_counted_again(darkened, source, tmp_path):
+    asked = {"corruptions": ["fog"], "severities": [1, 2], "store": tmp_path}
+    model = mortal(lives=1)  # one batch of clean images
+    done = []
+
+    def meanwhile(event):
+        if not done:
+            evaluate(Linear(), source, **asked)
+        done.append(event.severity)
+
+    assert evaluate(model, source, **asked, on_cell=meanwhile) == evaluate(Linear(), source, **asked)
+    assert done == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -202,11 +202,13 @@ def count_cells(
     classify = _Classify(model)
     with _evaluating(model):
         for done, key in enumerate(wanted, start=1):
-            if key not in cells:
+            cell = cells.get(key) or (kept.cell(key) if kept else None)  # another process may have finished it
+            if cell is None:
                 batches = versions.batches(key, batch_size, device)
-                cells[key] = _count(classify, key, batches, source.num_classes, autocast)
+                cell = _count(classify, key, batches, source.num_classes, autocast)
                 if kept:
-                    kept.add(key, cells[key])
+                    kept.add(key, cell)
+            cells[key] = cell
             if on_cell:
                 on_cell(CellEvent(*key, cells[key], done, len(wanted)))
     return header, cells

@@ -48,7 +48,19 @@ class CellStore:
     def cells(self) -> dict[tuple[str, int], Cell]:
         """All finished cells, those of `CLEAN` among them."""
         keys = [CLEAN, *itertools.product(NAMES, SEVERITIES)]
-        return {key: _read_cell(path) for key in keys if (path := self._path(key)).exists()}
+        return {key: cell for key in keys if (cell := self.cell(key))}
+
+    def cell(self, key: tuple[str, int]) -> Cell | None:
+        """A finished cell, None where it is not finished.
+
+        Raises:
+            InputError: It is damaged, or another classifier's or benchmark's.
+        """
+        path = self._path(key)
+        if not path.exists():
+            return None
+        self._require_own()
+        return _read_cell(path)
 
     def add(self, key: tuple[str, int], cell: Cell) -> None:
         """Keep a finished cell, and with the first whose it is.
