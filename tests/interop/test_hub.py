@@ -151,6 +151,9 @@ def test_what_cannot_be_loaded_is_said(tmp_path):
         HubClassifier.from_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"config.json of .* does not fit a pushpull-conv model .*'stride'"):
         HubClassifier.from_pretrained(tmp_path, stride=2)
+    (tmp_path / "config.json").write_bytes((tmp_path / "config.json").read_bytes()[:-2])
+    with pytest.raises(InputError, match=r"config.json of .* is truncated or not JSON"):
+        HubClassifier.from_pretrained(tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(InputError, match=r"has no config.json of a pushpull-conv model"):
         HubClassifier.from_pretrained(tmp_path)

@@ -1,6 +1,7 @@
 """Classifiers as Hugging Face models: a folder, or a repository, of weights, configuration and model card."""
 
 from collections.abc import Mapping, Sequence
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,20 @@ class HubClassifier(Classifier, PyTorchModelHubMixin, library_name="pushpull-con
         model = cls(**vars(spec))
         model.network = classifier.network
         return model.eval()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **settings: Any) -> "HubClassifier":
+        """Load a saved model, in evaluation mode on the CPU.
+
+        Args:
+            pretrained_model_name_or_path: A folder that ``save_pretrained`` wrote, or a repository of the hub.
+            **settings: As in `huggingface_hub.PyTorchModelHubMixin.from_pretrained`.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **settings)
+        except (JSONDecodeError, UnicodeDecodeError) as error:
+            place = f"config.json of '{pretrained_model_name_or_path}'"
+            raise InputError(f"{place} is truncated or not JSON ({error}); save the model again") from error
 
     def generate_model_card(
         self,
