@@ -615,7 +615,10 @@ def _print_plan(recipe: str, data: Path | None, out: Path | None, settings: list
 
     with _experiment(recipe, data, out, settings) as experiment:
         title = f"{experiment.recipe.title} in {experiment.folder}: estimated on this machine"
-        experiment.console.print(plan_table(plan(experiment), title))
+        planned = plan(experiment)
+        experiment.console.print(plan_table(planned, title))
+        if any(one.training_seconds for one in planned):
+            experiment.note_precision()
 
 
 def _chosen(recipe: "Recipe", names: list[str] | None) -> "Sequence[Variant]":

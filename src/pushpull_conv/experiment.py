@@ -57,6 +57,7 @@ from pushpull_conv.progress import progress_bar
 from pushpull_conv.provenance import read_provenance, recorded
 from pushpull_conv.ranks import ALONE, Ranks, own_device
 from pushpull_conv.training.fit import build, fit
+from pushpull_conv.training.precision import slow_precision_note
 from pushpull_conv.training.recipe import Recipe, load_recipe
 from pushpull_conv.training.variants import Variant
 
@@ -90,6 +91,7 @@ class Experiment:
         self.console = console
         self.ranks = ranks
         self._images: dict[str, ImageSource] = {}
+        self._noted = False
         ranks.by_first(self._require_own_folder)
 
     def check(self) -> None:
@@ -142,6 +144,7 @@ class Experiment:
                 facts["weights"] = identity_of_weights(self.recipe.model.weights)
             self.ranks.by_first(lambda: self._require_same(facts))
             if self.ranks.is_first:
+                self.note_precision()
                 meanwhile.enter_context(recorded(folder, "training", MODEL_FILE, facts))
             return fit(
                 self.recipe,
@@ -175,6 +178,13 @@ class Experiment:
             classifier = open_classifier(str(folder / MODEL_FILE), self.images("test"))
             with _cell_bar(label, self.console) as on_cell:
                 count_cells(classifier, self.images("test"), cells, **self._settings(folder, label), on_cell=on_cell)
+
+    def note_precision(self) -> None:
+        """Say once, before the first training, if the recipe's precision is slow here."""
+        note = "" if self._noted else slow_precision_note(self.recipe.training.precision, own_device())
+        if note:
+            self.console.print(f"note: {note}", highlight=False, soft_wrap=True)
+        self._noted = True
 
     def _models(self, variant: Variant) -> list[tuple[Path, str]]:
         """The folders and labels of what there is to benchmark of a variant: its kept epochs, and at the end itself."""

@@ -18,6 +18,7 @@ from pushpull_conv.models import Classifier
 from pushpull_conv.ranks import own_device
 from pushpull_conv.report.wording import duration
 from pushpull_conv.training.fit import build, training_batches, training_module
+from pushpull_conv.training.precision import HALVES
 from pushpull_conv.training.variants import Variant
 
 _TIMED_SEVERITY = 3
@@ -25,7 +26,6 @@ _PROBE_PIXELS = 2**17
 _PROBE_SECONDS = 0.5
 _CHECKPOINT_COPIES = 4
 """Two checkpoints, each with the weights and their momentum."""
-_HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _training_seconds(experiment: Experiment, variant: Variant, classifier: Clas
     while len(times) < 3 or sum(times[1:]) < _PROBE_SECONDS:
         started = time.perf_counter()
         batch, labels, index = (values.to(device) for values in next(batches))
-        with torch.autocast(device.type, _HALF.get(settings.precision), enabled=settings.precision in _HALF):
+        with torch.autocast(device.type, HALVES.get(settings.precision), enabled=settings.precision in HALVES):
             loss, _ = module.loss((batch, labels, index), epoch=0)
         loss.backward()
         _finish()
