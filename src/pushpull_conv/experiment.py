@@ -263,6 +263,7 @@ class Experiment:
                     )
 
     def _claim_folder(self) -> None:
+        self._require_own_folder()  # another recipe may have been started since
         stored = writable_folder(self.folder) / RECIPE_FILE
         resolved = self.recipe.to_yaml()
         if not stored.exists() or stored.read_text(encoding="utf-8") != resolved:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import torch
 from rich.table import Table
 
-from pushpull_conv.benchmark import suite_of
-from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, corrupt, load_frost
+from pushpull_conv.benchmark import generated, suite_of
+from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES
+from pushpull_conv.data import PictureBatches, default_workers
 from pushpull_conv.experiment import Experiment
 from pushpull_conv.files import MODEL_FILE, RESULTS_FILE
 from pushpull_conv.models import Classifier
@@ -122,7 +123,12 @@ def _training_seconds(experiment: Experiment, variant: Variant, classifier: Clas
     module = training_module(recipe, variant, classifier.to(device, dtype), steps=10, teacher=teacher)
     epoch = training_batches(recipe, variant, images, device)
     batches = itertools.chain.from_iterable(itertools.repeat(epoch))
+    ahead = 2 * default_workers(1) if isinstance(epoch, PictureBatches) else 0  # as many as a DataLoader makes early
     next(batches)  # starts the worker processes
+    started = time.perf_counter()
+    for _ in range(ahead):
+        next(batches)
+    loading = (time.perf_counter() - started) / max(1, ahead)
     times: list[float] = []
     while len(times) < 3 or sum(times[1:]) < _PROBE_SECONDS:
         started = time.perf_counter()
@@ -132,7 +138,7 @@ def _training_seconds(experiment: Experiment, variant: Variant, classifier: Clas
         loss.backward()
         _finish()
         times.append(time.perf_counter() - started)
-    return min(times) / settings.batch_size
+    return max(loading, min(times)) / settings.batch_size
 
 
 def _network_seconds(experiment: Experiment, classifier: Classifier) -> float:
@@ -148,16 +154,16 @@ def _network_seconds(experiment: Experiment, classifier: Classifier) -> float:
 
 
 def _corrupting_seconds(experiment: Experiment) -> float:
-    """The time to make all corrupted versions of one image: of each corruption a middle severity, for all five."""
+    """The time to read and make all corrupted versions of one image: of each a middle severity, for all five."""
     settings, test = experiment.recipe.benchmark, experiment.images("test")
-    batch = next(iter(test.batches(_probe_size(experiment))))
-    profile, frost = suite_of(test, settings.suite).profile, load_frost(settings.frost)
-    images, index = batch.images.to(own_device()), batch.index.to(own_device())
+    few = test.subset(torch.arange(min(_probe_size(experiment), len(test))))
+    suite = suite_of(few, settings.suite)
+    versions = generated(few, suite, seed=experiment.recipe.seed, frost=settings.frost, jpeg=settings.jpeg)
     started = time.perf_counter()
     for name in CORRUPTIONS:
-        corrupt(images, name, _TIMED_SEVERITY, index=index, profile=profile, frost=frost)
+        next(versions.batches((name, _TIMED_SEVERITY), len(few), own_device()))
     _finish()
-    return (time.perf_counter() - started) * len(SEVERITIES) / len(images)
+    return (time.perf_counter() - started) * len(SEVERITIES) / len(few)
 
 
 def _finish() -> None:

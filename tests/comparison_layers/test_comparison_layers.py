@@ -85,12 +85,12 @@ def test_blur_pool_keeps_a_constant_and_removes_the_highest_frequency():
     torch.testing.assert_close(BlurPool2d(3, 2)(checkers), torch.zeros(1, 2, 5, 5))
 
 
-def test_blur_pool_takes_unbatched_half_precision_and_has_no_state():
+def test_blur_pool_takes_unbatched_half_precision_and_learns_nothing():
     blur, x = BlurPool2d(5, 2), torch.randn(3, 12, 12)
     torch.testing.assert_close(blur(x), blur(x[None])[0])
     assert blur(x.bfloat16()).dtype == torch.bfloat16
     torch.testing.assert_close(blur(x.bfloat16()).float(), blur(x), atol=0.03, rtol=0.03)
-    assert not blur.state_dict()
+    assert not list(blur.parameters())
     assert "kernel_size=5, stride=2" in repr(blur)
 
 
@@ -241,7 +241,7 @@ def test_with_a_blur_the_varied_unit_is_the_unit_on_blurred_responses(stride, si
     push.weight.data, pull.weight.data = layer.weight.detach(), layer.pull_kernel().detach()
     averaged = nn.functional.avg_pool2d(pull(x), 5, 1, 2, count_include_pad=False)
     torch.testing.assert_close(layer(x), push(x).relu() - 0.7 * averaged.relu() + layer.bias.view(-1, 1, 1))
-    assert not any("filter" in name for name in layer.state_dict())
+    assert not any("filter" in name for name, _ in layer.named_parameters())
 
 
 @pytest.mark.parametrize(("kind", "settings"), CONVOLUTIONS)
@@ -256,7 +256,24 @@ def test_shapes_and_parameters_are_those_of_the_convolution(kind, settings, geom
     before = BlurPool2d()(x) if kind is BlurPoolConv2d else x
     assert layer(x).shape == conv(before).shape
     torch.testing.assert_close(layer(x[0]), layer(x)[0], atol=1e-5, rtol=1e-4)
-    assert {*layer.state_dict()} - {"alpha", "pooling"} == {*conv.state_dict()}
+    assert {*layer.state_dict()} - {"alpha", "pooling", "filter", "surround"} == {*conv.state_dict()}
+
+
+@pytest.mark.parametrize(
+    "blurred",
+    [
+        lambda: nn.Sequential(BlurredConv2d(3, 4, 3)),
+        lambda: nn.Sequential(BlurPoolConv2d(3, 4, 3)),
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), BlurPool2d()),
+    ],
+)
+def test_weights_that_learned_with_a_blur_do_not_fit_without_it_and_plain_ones_fit_with_it(blurred):
+    plain, model = nn.Sequential(nn.Conv2d(3, 4, 3)), blurred()
+    model.load_state_dict(plain.state_dict())
+    assert torch.equal(model[0].weight, plain[0].weight)
+    torch.testing.assert_close(model.state_dict(), blurred().state_dict() | plain.state_dict())
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        plain.load_state_dict(model.state_dict())
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)

@@ -133,7 +133,7 @@ def test_a_failed_save_leaves_the_old_file(checkpoint, monkeypatch):
         ),
         (
             lambda network: setattr(network, "relu", nn.Sequential(nn.ReLU(), BlurPool2d(3))),
-            r"'relu.1' is absent there and BlurPool2d\(kernel_size=3, stride=2\) here",
+            r"'relu.1.filter' is absent there and \[1, 1, 3, 3\] here",
         ),
     ],
 )
@@ -158,7 +158,7 @@ def test_a_normalisation_that_is_not_the_specs_is_not_stored(tmp_path):
     ("stored", "layer"), [("cifar10-resnet20-blurredconv", "BlurredConv2d"), ("cifar10-resnet20-pp5", "PushPullConv2d")]
 )
 def test_weights_that_learned_with_other_layers_are_refused(stored, layer):
-    """Also where their tensors fit, as those of a blurred network fit a plain one."""
+    """Also where their tensors fit, as those of PP5 fit PP3, and those of a blurred network did without its filters."""
     file = find_checkpoint(stored)
     classifier, spec = load_checkpoint(file)
     again = spec.build().eval()
@@ -274,6 +274,7 @@ def test_pickles_that_hold_no_weights_are_named(tmp_path):
         ("resnet20", {"num_classes": 10}, r"'fc.weight' is \[10, 64\] instead of \[3, 64\]"),
         ("resnet32", {}, "'layer1.3.conv1.weight' is not in the model; .*; and 70 more"),
         ("resnet20", {"pushpull": {}}, "'conv1.alpha' is not in the model"),
+        ("resnet20", {"layer": {"kind": "blurred-conv"}}, "'conv1.filter' is not in the model"),
         ("torchvision:squeezenet1_1", {}, "'conv1.weight' is missing; .* 'features.0.weight' is not in the model"),
     ],
 )

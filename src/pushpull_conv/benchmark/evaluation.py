@@ -314,6 +314,7 @@ class _Classify:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.layout = torch.channels_last
+        self.fits = False  # known after the first batch: what fails later is not the caller's
 
     def __call__(self, images: Tensor) -> Any:
         try:
@@ -350,9 +351,9 @@ def _logits(classify: _Classify, images: Tensor, num_classes: int, autocast: str
     with torch.autocast(images.device.type, AUTOCAST_DTYPES[autocast]) if autocast else contextlib.nullcontext():
         try:
             logits = classify(images)
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, AssertionError) as error:
+            if classify.fits or isinstance(error, torch.OutOfMemoryError):
+                raise
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"the model cannot take uint8 images {[*images.shape]} ({reason}); give one for images of this size, "
@@ -365,6 +366,7 @@ def _logits(classify: _Classify, images: Tensor, num_classes: int, autocast: str
             f"the model gives logits of shape {[*logits.shape]} where the data's {num_classes} classes need "
             f"{[len(images), num_classes]}; use a model of these classes"
         )
+    classify.fits = True
     return logits
 
 

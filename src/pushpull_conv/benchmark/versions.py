@@ -92,7 +92,4 @@ class Published:
 
 def _on(device: torch.device, batches: Iterator[Batch]) -> Iterator[Batch]:
     for batch in batches:
-        images, labels, index = (
-            values.to(device, non_blocking=True) for values in (batch.images, batch.labels, batch.index)
-        )
-        yield Batch(images, labels, index)
+        yield Batch(batch.images.to(device), batch.labels.to(device), batch.index.to(device))

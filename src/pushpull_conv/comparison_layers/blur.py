@@ -26,7 +26,7 @@ class BlurPool2d(nn.Module):
     Rect-2, Tri-3 and Bin-5 are the sizes 2, 3 and 5.
 
     The output has ``ceil(H / stride)`` rows, as that of a strided convolution with padding (k - 1) / 2. The filter is
-    no parameter and not in the state dict.
+    a buffer, no parameter; a state dict without it loads, too.
 
     Args:
         kernel_size: Side of the filter, 2 to 7.
@@ -81,7 +81,7 @@ class BlurPoolConv2d(_BinomialConv2d):
 
     What follows an activation that was subsampled before: Zhang (2019, arXiv 1904.11486) makes of ``conv(stride 2) ->
     relu -> conv`` the order ``conv(stride 1) -> relu -> blur -> subsample -> conv``, and this layer is the last
-    three. Weights and state dict are those of the plain convolution.
+    three. Weights are those of the plain convolution, whose state dict loads.
 
     Args:
         *args: As in `torch.nn.Conv2d`.
@@ -119,8 +119,8 @@ class BlurredConv2d(_BinomialConv2d):
     The convolution runs at stride 1; ``stride`` is that of the blur, and at 1 the layer blurs only. Source:
     Vasconcelos, Larochelle, Dumoulin, Le Roux, Goroshin, "An Effective Anti-Aliasing Approach for Residual Networks",
     2020, arXiv 2011.10675, and "Impact of Aliasing on Generalization in Deep Convolutional Networks", ICCV 2021,
-    arXiv 2108.03489: non-trainable blur where a network subsamples. Weights, state dict and output shape are those of
-    the convolution.
+    arXiv 2108.03489: non-trainable blur where a network subsamples. Weights and output shape are those of the
+    convolution, whose state dict loads.
 
     Args:
         *args: As in `torch.nn.Conv2d`; the stride must be the same along both axes.

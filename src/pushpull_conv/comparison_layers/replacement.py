@@ -1,5 +1,6 @@
 """`ReplacementConv2d`: what all layers share that take the place of a convolution."""
 
+import functools
 from typing import Any, Self
 
 import torch
@@ -68,5 +69,14 @@ class ReplacementConv2d(nn.Conv2d):
 
 
 def register_filter(module: nn.Module, name: str, side: int, like: Tensor) -> None:
-    """Give ``module`` a buffer ``[1, 1, side, side]`` that is not stored: its values follow from the settings."""
-    module.register_buffer(name, torch.empty(1, 1, side, side, device=like.device, dtype=like.dtype), persistent=False)
+    """Give ``module`` a buffer ``[1, 1, side, side]`` of values that follow from its settings.
+
+    It is in the state dict, so that weights which learned with the filter do not fit a network without it. A state dict
+    without it, as of the plain convolution, fits as well.
+    """
+    module.register_buffer(name, torch.empty(1, 1, side, side, device=like.device, dtype=like.dtype))
+    module.register_load_state_dict_pre_hook(functools.partial(_keep_if_absent, name))
+
+
+def _keep_if_absent(name: str, module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    state_dict.setdefault(prefix + name, getattr(module, name))

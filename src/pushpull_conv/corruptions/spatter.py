@@ -115,7 +115,7 @@ def _distance(edges: Tensor) -> Tensor:
     A shortest way takes at most two kinds of moves and may take them in any order, so it is enough to allow one kind
     after the other, each many times: 1, 2, 4, ... moves at once. Costs are whole and exact in float32.
     """
-    distance = torch.where(edges, 0.0, _FAR)
+    distance = torch.full(edges.shape, _FAR, dtype=torch.float32, device=edges.device).masked_fill_(edges, 0)
     for (down, right), cost in _MOVES:
         for sign in (1, -1):
             moves, left = 1, _REACH * 65536 // cost

@@ -133,7 +133,21 @@ def open_stream(name: str, split: str, root: Path) -> ImageStream | None:
         InputError: As for `open_images`.
     """
     spec = spec_of(name)
-    return _open_folder(split, root) if name == FOLDER else _stream(spec, split, root)
+    if not root.is_dir():
+        raise InputError(f"data folder '{root}' is missing; give the folder of {name}")
+    names = spec.names_of(split)
+    if name != FOLDER and (shards := _parquet_shards(root, names)):
+        return ImageStream(list_parquet(shards, spec), spec, split)
+    if shards := find_tar_shards(root, names):
+        if name == FOLDER:
+            spec = dataclasses.replace(spec, classes=read_classes(root / CLASSES_FILE))
+        return ImageStream(list_tar(shards, spec, root / CLASSES_FILE), spec, split)
+    if folder := _split_folder(root, names):
+        if name == FOLDER:
+            _require_same_classes(root, spec)
+            spec = dataclasses.replace(spec, classes=tuple(class_names(folder)))
+        return ImageStream(list_split_folder(folder, spec), spec, split)
+    return None
 
 
 def split_folder(name: str, split: str, root: Path) -> Path | None:
@@ -163,34 +177,6 @@ def _open_stream(name: str, split: str, root: str | os.PathLike[str] | None) -> 
     return stream
 
 
-def _stream(spec: DataSpec, split: str, root: Path) -> ImageStream | None:
-    """One split from Parquet files, from tar shards or from class folders, whichever lies in ``root``; else None."""
-    _require_folder(root, spec.name)
-    names = spec.names_of(split)
-    if shards := _parquet_shards(root, names):
-        return ImageStream(list_parquet(shards, spec), spec, split)
-    if shards := find_tar_shards(root, names):
-        return ImageStream(list_tar(shards, spec, root / CLASSES_FILE), spec, split)
-    if folder := _split_folder(root, names):
-        return ImageStream(list_split_folder(folder, spec), spec, split)
-    return None
-
-
-def _open_folder(split: str, root: Path) -> ImageStream | None:
-    """Any tree of class folders, whose names are the classes, or tar shards, whose classes a file names."""
-    _require_folder(root, FOLDER)
-    spec = _ANY_TREE
-    names = spec.names_of(split)
-    if shards := find_tar_shards(root, names):
-        spec = dataclasses.replace(spec, classes=read_classes(root / CLASSES_FILE))
-        return ImageStream(list_tar(shards, spec, root / CLASSES_FILE), spec, split)
-    if folder := _split_folder(root, names):
-        _require_same_classes(root, spec)
-        spec = dataclasses.replace(spec, classes=tuple(class_names(folder)))
-        return ImageStream(list_split_folder(folder, spec), spec, split)
-    return None
-
-
 def _require_same_classes(root: Path, spec: DataSpec) -> None:
     """A class that one split lacks would give all later ones another label there."""
     folders = [folder for split in SPLITS if (folder := _split_folder(root, spec.names_of(split)))]
@@ -201,11 +187,6 @@ def _require_same_classes(root: Path, spec: DataSpec) -> None:
                 f"class '{alone[0]}', of {len(alone)}, is in one of '{first[0]}' and '{folder}' only; "
                 "give both splits the same class folders"
             )
-
-
-def _require_folder(root: Path, name: str) -> None:
-    if not root.is_dir():
-        raise InputError(f"data folder '{root}' is missing; give the folder of {name}")
 
 
 def _parquet_shards(root: Path, names: tuple[str, ...]) -> list[Path]:
@@ -222,7 +203,7 @@ def _nothing_in(root: Path, split: str, name: str, expected: str) -> InputError:
 
 def _load_cifar10(split: str, root: Path | None) -> ImageSet:
     folder = _cached_cifar10() if root is None else root
-    if stream := _stream(CIFAR10, split, folder):
+    if stream := open_stream(CIFAR10.name, split, folder):
         return stream.load()
     if not (folder / CIFAR_BATCHES).is_dir():
         expected = f"{split}-*.parquet, {split}/<class>/*.png or {CIFAR_BATCHES}"

@@ -23,12 +23,13 @@ def with_shared_statistics(classifier: Classifier, device: torch.device) -> Clas
         layers = require_module("timm.layers", "train")
         return layers.convert_sync_batchnorm(classifier)  # torch's drops the activation that is in some of timm's
     for name, module in classifier.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) is not nn.BatchNorm2d:
-            raise InputError(
-                f"model's layer '{name}' is a {type(module).__name__}, whose statistics several processes on CPUs "
-                "cannot share; use --devices 1, or GPUs"
-            )
-        if type(module) is nn.BatchNorm2d and module.track_running_stats and module.affine:
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            usual = type(module) is nn.BatchNorm2d and module.affine and module.track_running_stats
+            if not usual or module.momentum is None:
+                raise InputError(
+                    f"model's layer '{name}' is {module}, whose statistics several processes on CPUs cannot share; use "
+                    "--devices 1, or GPUs"
+                )
             module.__class__ = SharedBatchNorm2d
     return classifier
 
