@@ -93,3 +93,16 @@ def test_a_folder_is_another_recipes_from_the_start_of_its_training(pushpull, tm
     with in_use(tmp_path / "recipe.yaml"):
         refused(pushpull(*call, "--variant", "PP3"))
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_a_recipe_that_was_begun_meanwhile_is_not_replaced(tmp_path):
+    first, second = (
+        Experiment(
+            load_recipe("quickstart", [f"training.epochs={epochs}"]), tmp_path, data_root=None, console=Console()
+        )
+        for epochs in (1, 2)
+    )
+    first.claim()
+    with in_use(tmp_path / RECIPE_FILE), pytest.raises(InputError, match="epochs is 1 there, 2 here"):
+        second.claim()
+    assert load_recipe(str(tmp_path / RECIPE_FILE)).training.epochs == 1

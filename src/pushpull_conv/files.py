@@ -54,6 +54,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
+        with temporary.open("rb") as whole:
+            os.fsync(whole.fileno())  # or after a power cut the name may be there and the content not
         temporary.replace(path)
     except OSError as error:
         if error.errno not in _REMEDIES:

@@ -150,7 +150,7 @@ def check_alpha(alpha: float) -> None:
     """Raise `InputError` unless ``alpha`` is a finite number, of whatever type stands for one."""
     try:
         finite = math.isfinite(alpha)
-    except TypeError:
+    except (TypeError, OverflowError):
         finite = False
     if not finite:
         raise InputError(f"alpha is {alpha!r}; allowed: any finite number; 1.0 is the paper's choice")

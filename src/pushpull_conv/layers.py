@@ -196,7 +196,7 @@ def _alpha_values(alpha: float | Sequence[float] | Tensor, filters: int) -> list
     """Return one finite number per filter."""
     try:
         values = torch.as_tensor(alpha, dtype=torch.float64, device="cpu")  # also under a default device such as meta
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"alpha is {alpha!r}; allowed: a number, or {filters} of them, one per filter") from error
     if values.shape not in {(), (filters,)}:
         raise InputError(f"alpha has shape {list(values.shape)}; allowed: a number or [{filters}], one per filter")

@@ -423,6 +423,20 @@ def test_a_network_of_normalised_floats_is_told_of_the_classifier(darkened, sour
         evaluate(network, source)
 
 
+def test_what_fails_after_the_first_batch_is_not_taken_for_the_callers_mistake(darkened, source):
+    class Failing(Linear):
+        calls = 0
+
+        def forward(self, images):
+            self.calls += 1
+            if self.calls > 1:
+                raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+            return super().forward(images)
+
+    with pytest.raises(RuntimeError, match="CUDA error: uncorrectable"):
+        evaluate(Failing(), source)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_logits_that_are_not_finite_name_the_cell(darkened, source, tmp_path, value):
     class Overflowing(Linear):

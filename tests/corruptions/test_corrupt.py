@@ -67,6 +67,18 @@ def test_an_image_is_the_same_for_every_number_of_threads(name):
         torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_an_image_is_the_same_for_every_default_dtype(name, dtype):
+    images = pictures(4)
+    expected = make(images, name)
+    torch.set_default_dtype(dtype)
+    try:
+        assert torch.equal(make(images, name), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
 def test_an_image_is_the_same_on_the_gpu_but_for_rounding(name):

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from pushpull_conv.errors import InputError
 from pushpull_conv.models import Classifier, create_model
@@ -24,7 +25,15 @@ def test_on_gpus_the_network_that_is_saved_is_the_one_that_was_trained(name):
     assert shared.state_dict().keys() == plain.state_dict().keys()
 
 
-def test_on_cpus_a_normalisation_that_cannot_be_shared_is_refused():
-    classifier = Classifier(create_model("timm:test_efficientnet", num_classes=4), *OTHER)
-    with pytest.raises(InputError, match=r"'network.bn1' is a BatchNormAct2d, .* use --devices 1, or GPUs"):
-        with_shared_statistics(classifier, torch.device("cpu"))
+@pytest.mark.parametrize(
+    ("network", "named"),
+    [
+        (create_model("timm:test_efficientnet", num_classes=4), r"'network.bn1' is BatchNormAct2d\("),
+        (nn.Sequential(nn.BatchNorm2d(3, affine=False)), r"'network.0' is BatchNorm2d\(.*affine=False"),
+        (nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False)), "track_running_stats=False"),
+        (nn.Sequential(nn.BatchNorm2d(3, momentum=None)), "momentum=None"),
+    ],
+)
+def test_on_cpus_a_normalisation_that_cannot_be_shared_is_refused(network, named):
+    with pytest.raises(InputError, match=rf"{named}.* use --devices 1, or GPUs"):
+        with_shared_statistics(Classifier(network, *OTHER), torch.device("cpu"))

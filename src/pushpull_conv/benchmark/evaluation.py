@@ -314,7 +314,7 @@ class _Classify:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.layout = torch.channels_last
-        self.fits = False  # known after the first batch: what fails later is not the caller's
+        self.taken: torch.Size | None = None  # what it took once is no input that it cannot take
 
     def __call__(self, images: Tensor) -> Any:
         try:
@@ -352,7 +352,7 @@ def _logits(classify: _Classify, images: Tensor, num_classes: int, autocast: str
         try:
             logits = classify(images)
         except (RuntimeError, AssertionError) as error:
-            if classify.fits or isinstance(error, torch.OutOfMemoryError):
+            if images.shape == classify.taken or isinstance(error, torch.OutOfMemoryError):
                 raise
             reason = " ".join(str(error).split())[:200]
             raise InputError(
@@ -366,7 +366,7 @@ def _logits(classify: _Classify, images: Tensor, num_classes: int, autocast: str
             f"the model gives logits of shape {[*logits.shape]} where the data's {num_classes} classes need "
             f"{[len(images), num_classes]}; use a model of these classes"
         )
-    classify.fits = True
+    classify.taken = images.shape
     return logits
 
 

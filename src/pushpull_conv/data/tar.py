@@ -221,6 +221,6 @@ def _label(content: bytes, kind: str) -> int | None:
 
 def _read(path: Path, offset: int, size: int) -> bytes:
     """Part of a file, opened anew: nothing is shared by threads or processes."""
-    with path.open("rb", buffering=0) as file:
+    with path.open("rb") as file:
         file.seek(offset)
         return file.read(size)

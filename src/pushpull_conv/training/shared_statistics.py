@@ -26,8 +26,9 @@ def with_shared_statistics(classifier: Classifier, device: torch.device) -> Clas
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             usual = type(module) is nn.BatchNorm2d and module.affine and module.track_running_stats
             if not usual or module.momentum is None:
+                shown = f"{type(module).__name__}({module.extra_repr()})"
                 raise InputError(
-                    f"model's layer '{name}' is {module}, whose statistics several processes on CPUs cannot share; use "
+                    f"model's layer '{name}' is {shown}, whose statistics several processes on CPUs cannot share; use "
                     "--devices 1, or GPUs"
                 )
             module.__class__ = SharedBatchNorm2d
