@@ -263,6 +263,33 @@ def test_alexnets_errors_are_of_the_whole_imagenet(suite, classes):
         relative_mce(own, "alexnet")
 
 
-def test_alexnet_is_a_baseline_on_the_whole_imagenet():
-    own = results(flat(0.3), 0.1, suite="imagenet-c", classes=tuple(map(str, range(1000))))
+IMAGENET_C = {"suite": "imagenet-c", "classes": tuple(map(str, range(1000)))}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        {"frost": "reference:0123", "jpeg_quality": 85},
+        {"frost": None, "seed": None, "origin": "published 4567"},
+    ],
+)
+def test_alexnet_is_a_baseline_on_the_whole_imagenet(made):
+    own = results(flat(0.3), 0.1, **IMAGENET_C, **made)
     assert mce(own, "alexnet") == pytest.approx(0.388, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (
+            {"frost": "procedural-1", "jpeg_quality": 85},
+            "made with frost procedural-1 and JPEG of quality 85; evaluate",
+        ),
+        ({"frost": "reference:0123"}, "made with frost reference:0123 and no JPEG step; evaluate"),
+    ],
+)
+def test_alexnet_is_no_baseline_on_images_that_are_not_imagenet_c(made, message):
+    own = results(flat(0.3), 0.1, **IMAGENET_C, **made)
+    for measure in (mce, relative_mce):
+        with pytest.raises(InputError, match=message):
+            measure(own, "alexnet")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Literal
 
-from pushpull_conv.benchmark.results import Header, Results, check_comparable
+from pushpull_conv.benchmark.results import GENERATED, Header, Results, check_comparable
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES
 from pushpull_conv.errors import InputError, require_name
 
@@ -56,7 +56,8 @@ def mce(results: Results | Errors, baseline: Baseline) -> float:
 
     Args:
         results: Results, or the error of each of the 5 severities by corruption.
-        baseline: The same of the baseline, or ``"alexnet"`` for its published errors on ImageNet-C, all 1000 classes.
+        baseline: The same of the baseline, or ``"alexnet"`` for its published errors on ImageNet-C, all 1000 classes;
+            results must then be on the published set, or made with the frost ``"reference"`` and the JPEG step.
 
     Raises:
         InputError: As `mean_error`; no baseline; it was made from other images or never errs.
@@ -146,19 +147,27 @@ def _baseline_errors(results: Results | Errors, baseline: Baseline) -> Mapping[s
     if isinstance(baseline, str):
         require_name("baseline", baseline, ["alexnet"])
         if isinstance(results, Results):
-            _require_imagenet(results.header)
+            _require_imagenet_c(results.header)
         return _alexnet()
     if isinstance(baseline, Results) and isinstance(results, Results):
         check_comparable([baseline, results])
     return _benchmark_errors(baseline, "baseline")
 
 
-def _require_imagenet(header: Header) -> None:
-    """Raise `InputError` where AlexNet's errors do not belong: fewer classes are easier to tell apart."""
+def _require_imagenet_c(header: Header) -> None:
+    """Raise `InputError` where AlexNet's errors do not belong: fewer classes or milder images are easier to tell."""
     if header.suite != "imagenet-c" or len(header.classes) != IMAGENET_CLASSES:
         raise InputError(
             f"baseline 'alexnet' has errors on imagenet-c with {IMAGENET_CLASSES} classes, the results are on "
             f"{header.suite} with {len(header.classes)}; give the results of a baseline on the same images"
+        )
+    faithful = (header.frost or "").startswith("reference") and header.jpeg_quality is not None
+    if header.origin == GENERATED and not faithful:
+        step = "no JPEG step" if header.jpeg_quality is None else f"JPEG of quality {header.jpeg_quality}"
+        raise InputError(
+            f"baseline 'alexnet' has errors on the published ImageNet-C, the results are on images made with frost "
+            f"{header.frost} and {step}; evaluate the published set, or with the frost 'reference' and the JPEG step, "
+            "or give the results of a baseline on the same images"
         )
 
 

@@ -13,6 +13,7 @@ from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.files import atomic_write
 
 FORMAT = 1
+GENERATED = "generated"
 NAMES = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
 
 
@@ -109,7 +110,7 @@ class Header:
     frost: str | None
     version: str = dataclasses.field(compare=False)
     # Fields that came later have defaults that say what results without them are.
-    origin: str = "generated"
+    origin: str = GENERATED
     jpeg_quality: int | None = None
     autocast: str | None = None
 

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from pushpull_conv.benchmark.results import GENERATED
 from pushpull_conv.benchmark.store import CLEAN
 from pushpull_conv.benchmark.suites import Suite
 from pushpull_conv.corruptions import recompress
 from pushpull_conv.data import Batch, ImageSource, open_published
 
-GENERATED = "generated"
 PUBLISHED = "published"
 
 
