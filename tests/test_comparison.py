@@ -117,3 +117,14 @@ def test_without_the_frost_photographs_there_is_no_gallery(compared, monkeypatch
 def test_two_results_of_one_label_are_refused(compared):
     with pytest.raises(InputError, match=r"two results are labelled 'PP3'; leave one out, or .* --label"):
         compared(RESULTS / "cifar10-resnet20", RESULTS / "cifar10-resnet20-augmented")
+
+
+def test_trainings_that_differ_in_more_than_the_seed_are_not_averaged(compared):
+    runs = RESULTS / "cifar10-resnet20-finetuned", RESULTS / "cifar10-resnet20-seeds"
+    message = (
+        r"PP3@1235' would be averaged with '.*finetuned/PP3' and was trained otherwise \(model.weights is cifar10-"
+    )
+    with pytest.raises(InputError, match=message):
+        compared(runs[0], runs[1] / "PP3@1235")
+    compared(runs[1])
+    compared(runs[0])

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from torch import Tensor
@@ -28,7 +29,7 @@ from pushpull_conv.report import (
     write_gallery,
     write_report,
 )
-from pushpull_conv.training.recipe import Recipe, load_recipe
+from pushpull_conv.training.recipe import Recipe, first_difference, load_recipe
 
 PROFILE_SIDES = {suite.profile: suite.side for suite in SUITES.values()}
 """Side in pixels of the images that each profile's severities were made for."""
@@ -51,8 +52,8 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
         The report's page.
 
     Raises:
-        InputError: A folder has no results, results were not made alike, two have one label, or none has the
-            baseline's.
+        InputError: A folder has no results, results were not made alike, two have one label, none has the baseline's,
+            or trainings that would be averaged differ in more than the seed.
     """
     found = [folder for given in folders for folder in folders_with_results(given)]
     results = [Results.load(folder / RESULTS_FILE) for folder in found]
@@ -66,6 +67,7 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
         origins[label]["parameters"] = str(sum(parameter.numel() for parameter in classifier.parameters()))
     runs = dict.fromkeys(folder.parent for folder in found)
     recipes = {run: load_recipe(str(run / RECIPE_FILE)) for run in runs if (run / RECIPE_FILE).exists()}
+    _require_trained_alike(places, recipes)
     notes = [*_augmentation_notes(recipes, places), *_unreadable_notes(found)]
     console.print(terminal_table(results, baseline=baseline, kernels=kernels, alphas=alphas, provenance=origins))
     for note in notes:
@@ -83,6 +85,31 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
         epochs={result.model: _epochs(places[result.model], result) for result in results},
         notes=notes,
     )
+
+
+def _require_trained_alike(places: Mapping[str, Path], recipes: Mapping[Path, Recipe]) -> None:
+    """Refuse to average trainings of one variant whose recipes, where they are known, differ in more than the seed."""
+    firsts: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for label, folder in places.items():
+        recipe = recipes.get(folder.parent)
+        names = {training.name for training in recipe.trainings} if recipe else set()
+        if recipe is None or folder.name not in names:
+            continue
+        settings = _settings_of(recipe, folder.name)
+        first, expected = firsts.setdefault(variant_of(label), (folder, settings))
+        if difference := first_difference(expected, settings):
+            raise InputError(
+                f"'{folder}' would be averaged with '{first}' and was trained otherwise ({difference}); compare them "
+                "apart, or benchmark one under another label (pushpull evaluate --label)"
+            )
+
+
+def _settings_of(recipe: Recipe, name: str) -> dict[str, Any]:
+    """Return what decides a training but for its seed."""
+    training = recipe.variant(name).model_dump(exclude={"name", "seed"})
+    if training["distillation"]:
+        training["distillation"]["teacher"] = variant_of(training["distillation"]["teacher"])
+    return recipe.model_dump(include={"data", "model", "training"}) | training
 
 
 def _title(results: Sequence[Results], recipes: Sequence[Recipe]) -> str:

@@ -58,7 +58,7 @@ from pushpull_conv.provenance import read_provenance, recorded
 from pushpull_conv.ranks import ALONE, Ranks, own_device
 from pushpull_conv.training.fit import build, fit
 from pushpull_conv.training.precision import slow_precision_note
-from pushpull_conv.training.recipe import Recipe, load_recipe
+from pushpull_conv.training.recipe import Recipe, first_difference, load_recipe
 from pushpull_conv.training.variants import Variant
 
 
@@ -279,22 +279,13 @@ def _conflict(stored: Recipe, wanted: Recipe, *, numbered: bool) -> str:
     names = [training.name for training in stored.trainings]
     by_name = {training.name: training for training in wanted.trainings}
     same = wanted.trainings[: len(names)] if numbered else [by_name[name] for name in names if name in by_name]
-    return _difference(_with(stored, stored.trainings), _with(wanted, same))
+    return first_difference(_with(stored, stored.trainings), _with(wanted, same))
 
 
 def _with(recipe: Recipe, trainings: Sequence[Variant]) -> dict[str, Any]:
     """Return a recipe's settings with those of some of its trainings only."""
     settings = {training.name: training.model_dump() for training in trainings}
     return recipe.model_dump(exclude={"variants", "repeats"}) | {"variants": list(settings), "variant": settings}
-
-
-def _difference(stored: Any, wanted: Any, key: str = "") -> str:
-    """Return the first setting in which two resolved recipes differ, "" if they are the same."""
-    if isinstance(stored, dict) and isinstance(wanted, dict):
-        names = {**stored, **wanted}
-        below = (_difference(stored.get(name), wanted.get(name), f"{key}.{name}".strip(".")) for name in names)
-        return next((difference for difference in below if difference), "")
-    return "" if stored == wanted else f"{key} is {stored} there, {wanted} here"
 
 
 def benchmark(

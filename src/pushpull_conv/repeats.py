@@ -23,6 +23,16 @@ def variant_of(name: str) -> str:
     return re.sub(r"(?<=.)@\d+$", "", name)
 
 
+def repeat_teacher(teacher: str, seed: int) -> str:
+    """Return whom a student with another seed learns from: the teacher of that seed, or one that is named with its own.
+
+    Example:
+        >>> repeat_teacher("baseline", 1235), repeat_teacher("baseline@1236", 1235)
+        ('baseline@1235', 'baseline@1236')
+    """
+    return repeat_name(teacher, seed) if variant_of(teacher) == teacher else teacher
+
+
 def further_seeds(seed: int, repeats: int) -> range:
     """Return the seeds of all trainings but the first.
 

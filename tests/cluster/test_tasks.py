@@ -80,7 +80,9 @@ def test_repeated_trainings_are_tasks_like_any(tmp_path):
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
     run = open_run(tmp_path)
     assert list(run.teachers) == [training.name for training in recipe.trainings]
-    assert run.teachers["PP3-distilled@1236"] == "baseline"
+    lessons = {training.name: training.distillation for training in recipe.trainings}
+    assert run.teachers == {name: lesson.teacher if lesson else None for name, lesson in lessons.items()}
+    assert run.teachers["PP3-distilled@1236"] == "baseline@1236"
 
 
 def test_what_holds_no_run_is_refused(tmp_path):

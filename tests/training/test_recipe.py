@@ -301,6 +301,17 @@ def test_a_teacher_is_a_variant_that_has_none(tmp_path, content, teacher, messag
         load(tmp_path, content | {"variants": ["baseline", taught, other], "seed": 1234, "repeats": 2})
 
 
+def test_a_repeated_student_learns_from_the_teacher_of_its_seed_unless_one_is_named(tmp_path, content):
+    students = [
+        {"name": "own", "distillation": {"teacher": "baseline"}},
+        {"name": "named", "distillation": {"teacher": "baseline@1236"}},
+    ]
+    recipe = load(tmp_path, content | {"variants": ["baseline", *students], "seed": 1234, "repeats": 3})
+    teachers = {training.name: training.distillation.teacher for training in recipe.trainings if training.distillation}
+    assert [teachers[f"own{at}"] for at in ("", "@1235", "@1236")] == ["baseline", "baseline@1235", "baseline@1236"]
+    assert {teachers[f"named{at}"] for at in ("", "@1235", "@1236")} == {"baseline@1236"}
+
+
 def test_the_papers_table_and_sweep_are_recipes():
     rows = ["baseline", "PP3", "PP5", *(f"{a}{b}" for a in ("AutoAug", "AugMix", "PRIME") for b in ("", "+PP3"))]
     for data in ("imagenet-resnet50", "imagenet100-resnet50", "imagenet200-resnet18", "cifar10-resnet18"):

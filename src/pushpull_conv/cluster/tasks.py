@@ -22,7 +22,7 @@ from pushpull_conv.files import (
     cell_file,
     kept_epochs,
 )
-from pushpull_conv.repeats import further_seeds, repeat_name
+from pushpull_conv.repeats import further_seeds, repeat_name, repeat_teacher
 
 TRAIN, COMPARE = "train", "compare"
 CLEAN = "clean"
@@ -54,7 +54,11 @@ class Run:
         """Return the run of a resolved recipe, given as the mapping that its file holds."""
         once = {variant["name"]: (variant.get("distillation") or {}).get("teacher") for variant in recipe["variants"]}
         seeds = further_seeds(recipe["seed"], recipe.get("repeats", 1))
-        again = {repeat_name(name, seed): teacher for seed in seeds for name, teacher in once.items()}
+        again = {
+            repeat_name(name, seed): teacher and repeat_teacher(teacher, seed)
+            for seed in seeds
+            for name, teacher in once.items()
+        }
         return cls(folder.resolve(), recipe["name"], recipe["training"]["epochs"], once | again)
 
     @property

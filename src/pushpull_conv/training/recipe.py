@@ -196,6 +196,20 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError(f"recipe '{name_or_path}': {_one_line(error.errors()[0])}") from error
 
 
+def first_difference(there: Any, here: Any, key: str = "") -> str:
+    """Return the first setting in which two resolved recipes, or parts of them, differ, "" if they are the same.
+
+    Example:
+        >>> first_difference({"training": {"epochs": 4}}, {"training": {"epochs": 12}})
+        'training.epochs is 4 there, 12 here'
+    """
+    if isinstance(there, dict) and isinstance(here, dict):
+        names = {**there, **here}
+        below = (first_difference(there.get(name), here.get(name), f"{key}.{name}".strip(".")) for name in names)
+        return next((difference for difference in below if difference), "")
+    return "" if there == here else f"{key} is {there} there, {here} here"
+
+
 def _read(name_or_path: str, beside: Path, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Return what a recipe's file says, merged into what it extends; ``extended``: the files that led here."""
     path = _find(name_or_path, beside)

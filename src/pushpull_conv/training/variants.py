@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pushpull_conv.errors import require_name
 from pushpull_conv.files import CLUSTER_FOLDER, RECIPE_FILE, REPORT_FOLDER
 from pushpull_conv.functional import check_avg_kernel_size
-from pushpull_conv.repeats import repeat_name
+from pushpull_conv.repeats import repeat_name, repeat_teacher
 
 
 class Section(BaseModel):
@@ -167,8 +167,11 @@ class Variant(Section):
         return self
 
     def repeated(self, seed: int) -> Self:
-        """Return the same variant, trained with another seed and called as `repeat_name` says."""
-        return self.model_copy(update={"name": repeat_name(self.name, seed), "seed": seed})
+        """Return the same variant, trained with another seed, as its teacher is, and called as `repeat_name` says."""
+        lesson = self.distillation
+        if lesson:
+            lesson = lesson.model_copy(update={"teacher": repeat_teacher(lesson.teacher, seed)})
+        return self.model_copy(update={"name": repeat_name(self.name, seed), "seed": seed, "distillation": lesson})
 
     @property
     def changes(self) -> dict[str, dict[str, Any] | None]:
