@@ -10,12 +10,12 @@ from pathlib import Path
 
 from markdown.extensions.toc import slugify
 
-from pushpull_conv.benchmark import Header, Results
+from pushpull_conv.benchmark import Results
 from pushpull_conv.comparison import folders_with_results
 from pushpull_conv.files import RECIPE_FILE, RESULTS_FILE, atomic_write
 from pushpull_conv.provenance import read_provenance
 from pushpull_conv.report.averages import averaged
-from pushpull_conv.report.wording import duration, signed
+from pushpull_conv.report.wording import duration, images_of, signed
 from pushpull_conv.training.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -96,7 +96,7 @@ def _run(run: Path) -> Iterator[str]:
     yield f"## {recipe.title}\n"
     yield (
         f"The recipe `{run.name}`: {recipe.training.epochs} epochs, {_seeds(recipe)}; "
-        f"{_images(Results.load(folders[0] / RESULTS_FILE).header)}. "
+        f"{images_of(Results.load(folders[0] / RESULTS_FILE).header)}. "
         f"[The report](../{place}/report/index.html) is one page with all figures; `{place}` holds the counts, "
         "the logs and the trained models.\n"
     )
@@ -126,14 +126,6 @@ def _seeds(recipe: Recipe) -> str:
     """Say with which seeds the variants were trained."""
     seeds = dict.fromkeys(recipe.seed_of(training) for training in recipe.trainings)
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-
-
-def _images(header: Header) -> str:
-    made = "" if header.seed is None else f", seed {header.seed}, frost {header.frost}"
-    return (
-        f"{header.images:,} {header.split} images of {header.data}, suite {header.suite} (revision {header.revision}), "
-        f"images {header.origin}{made}"
-    )
 
 
 def _origin(folder: Path) -> str:

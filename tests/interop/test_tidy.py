@@ -40,9 +40,15 @@ def test_the_rows_hold_every_count(results):
         assert row["error"] == pytest.approx(1 - cell.top1 / cell.n, abs=1e-12)
         assert row["corruption"] in GROUPS[row["group"]]
     assert [row["corruption"] for row in corrupted[::5]] == list(CORRUPTIONS)
-    assert {(row["data"], row["suite"], row["seed"], row["origin"]) for row in rows} == {
+    assert {(row["data"], row["suite"], row["corruption_seed"], row["origin"]) for row in rows} == {
         ("cifar10", "cifar10-c", 1234, "generated")
     }
+
+
+def test_the_trainings_of_a_variant_have_its_name():
+    folder = RUN.parent / "cifar10-resnet20-seeds" / "PP3@1235"
+    row = tidy_rows(Results.load(folder / "results.json"))[0]
+    assert (row["model"], row["variant"]) == ("PP3@1235", "PP3")
 
 
 def test_the_mean_error_is_a_mean_of_the_rows(results):

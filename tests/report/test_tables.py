@@ -145,18 +145,19 @@ def test_labels_are_text_and_never_markup(make_results):
 def test_latex_keeps_the_number_of_columns_and_escapes_labels(make_results):
     results = [make_results("baseline"), make_results(r"50% & \input{x}_$1$", 0.16)]
     scores = [score(result, results[0]) for result in results]
-    text = to_latex(comparison_table(scores, scores[0]))
+    text = to_latex(comparison_table(scores, scores[0]), "comparison", "Mine; 4 images.")
     assert r"50\% \& \textbackslash{}input\{x\}\_\$1\$ & " in text
     assert r"$R_\mathrm{net}$, \%" in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {5}
     assert "{lrrrrr}" in text
+    assert "Mine; 4 images.}\n\\label{tab:comparison}\n" in text
 
 
 @pytest.mark.parametrize("label", ["[ours] PP3", "*star"])
 def test_latex_rows_do_not_lend_their_start_to_the_end_of_the_row_before(make_results, label):
     scores = [score(make_results(name, 0.16), make_results("baseline")) for name in ("baseline", label)]
-    assert f"\n{{}}{label} & " in to_latex(comparison_table(scores, scores[0]))
+    assert f"\n{{}}{label} & " in to_latex(comparison_table(scores, scores[0]), "comparison", "Mine; 4 images.")
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed (Debian: texlive-latex-base)")
@@ -165,7 +166,9 @@ def test_latex_compiles_and_fits_the_column(results, make_results, kernels, prov
     strange = make_results(r"~^_<>|{\}$&#% “±” −", 0.16)
     rows = [score(result, results[0]) for result in (*results, strange)]
     tables = [comparison_table(rows, rows[0]), corruption_table([*results, strange])]
-    (tmp_path / "tables.tex").write_text("\n".join(map(to_latex, tables)))
+    (tmp_path / "tables.tex").write_text(
+        "\n".join(to_latex(table, f"t{place}", "Of 4 images.") for place, table in enumerate(tables))
+    )
     for options in ("", "twocolumn"):
         lines = [
             rf"\documentclass[{options}]{{article}}",

@@ -11,15 +11,17 @@ from pushpull_conv.benchmark.store import CLEAN
 from pushpull_conv.corruptions import GROUPS
 from pushpull_conv.errors import InputError, require_module
 from pushpull_conv.files import atomic_write
+from pushpull_conv.repeats import variant_of
 
 COLUMNS = {
     "model": "string",
+    "variant": "string",
     "data": "string",
     "split": "string",
     "suite": "string",
     "revision": "int64",
     "origin": "string",
-    "seed": "int64",
+    "corruption_seed": "int64",
     "frost": "string",
     "jpeg_quality": "int64",
     "autocast": "string",
@@ -34,11 +36,12 @@ COLUMNS = {
     "fingerprint": "string",
     "version": "string",
 }
-"""Arrow type of each column, in order; `pushpull_conv.benchmark.Header` and ``Cell`` say what they hold."""
+"""Arrow type of each column, in order; `pushpull_conv.benchmark.Header` and ``Cell`` say what they hold. The trainings
+of one variant with several seeds have its name in ``variant`` and each their own in ``model``."""
 
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names} | {"clean": "clean"}
 _HEADER = (
-    "data", "split", "suite", "revision", "origin", "seed", "frost", "jpeg_quality", "autocast", "fingerprint",
+    "data", "split", "suite", "revision", "origin", "frost", "jpeg_quality", "autocast", "fingerprint",
     "version",
 )  # fmt: skip
 _CELL = ("n", "top1", "top5", "error", "top5_error")
@@ -63,12 +66,13 @@ def tidy_rows(results: Results) -> list[dict[str, Any]]:
         [('PP3', 'clean', 'clean', 0, 0.0), ('PP3', 'weather', 'fog', 5, 0.25)]
     """
     header = {name: getattr(results.header, name) for name in _HEADER}
+    names = {"model": results.model, "variant": variant_of(results.model), "corruption_seed": results.header.seed}
     cells = {CLEAN: results.clean, **{key: results.cells[key] for key in ordered(results.cells)}}
     rows = []
     for (corruption, severity), cell in cells.items():
         counted = {name: getattr(cell, name) for name in _CELL}
         place = {"group": _GROUP_OF[corruption], "corruption": corruption, "severity": severity}
-        row = {"model": results.model, **header, **place, **counted}
+        row = {**names, **header, **place, **counted}
         rows.append({name: row[name] for name in COLUMNS})
     return rows
 

@@ -29,6 +29,7 @@ from pushpull_conv.report.tables import (
     to_latex,
     to_markdown,
 )
+from pushpull_conv.report.wording import images_of
 
 if TYPE_CHECKING:
     from pushpull_conv.report.style import Figure
@@ -135,9 +136,10 @@ def write_report(
         provenance=provenance,
         notes=notes,
     )
+    about = f"{title}; {images_of(base.header)}."
     texts = {
         "table.md": "\n".join(map(to_markdown, tables.values())),
-        "table.tex": "\n".join(map(to_latex, tables.values())),
+        "table.tex": "\n".join(to_latex(table, name, about) for name, table in tables.items()),
         "table.csv": scores_csv(scores, base_score),
         "corruptions.csv": corruptions_csv(results),
         **{f"figures/{name}.svg": drawing for name, drawing in drawings.items()},

@@ -97,6 +97,9 @@ _MEASURES = (
 _RELATIVE = [measure for measure in _MEASURES if measure.field in ("mce", "relative_mce", "r_net")]
 
 
+_ON_SPREAD = (
+    " ± is the standard deviation over the trainings, each against the mean of the baseline's, for α over the filters."
+)
 _WITHOUT_LOSS = "makes no errors, or loses nothing under some corruption"
 
 
@@ -114,7 +117,7 @@ def comparison_table(scores: Sequence[Score], baseline: Score) -> Table:
             f"Errors, mCE and relative (rel.) mCE in percent, lower is better; R_net in percent, higher is better. "
             f"Mean error is over {len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities; mCE, relative mCE and "
             f"R_net are relative to {baseline.model}. The best of each column is in bold."
-            + (" ± is the standard deviation over the trainings, for α over the filters." if repeated else "")
+            + (_ON_SPREAD if repeated else "")
             + (f" {', '.join(undefined)}: not defined, as {baseline.model} {_WITHOUT_LOSS}." if undefined else "")
         ),
         header=("Variant", *(measure.title for measure in measures)),
@@ -132,9 +135,10 @@ def corruption_table(results: Sequence[Row]) -> Table:
             best = _hundredfold(min(errors)) if len(errors) > 1 else None
             entries = [Entry(text, error, text == best) for text, error in zip(texts, errors, strict=True)]
             rows.append((Entry(spoken(name), name), Entry(group, group), *entries))
+    over = "the severities" if all(isinstance(row, Results) for row in results) else "the severities and the trainings"
     return Table(
         title="Error by corruption",
-        caption="Top-1 error in percent, averaged over the severities; the lowest of each row is in bold.",
+        caption=f"Top-1 error in percent, averaged over {over}; the lowest of each row is in bold.",
         header=("Corruption", "Group", *(result.model for result in results)),
         rows=tuple(rows),
     )
@@ -209,10 +213,15 @@ def to_markdown(table: Table) -> str:
     return f"**{_plain(table.title)}**\n\n{body}\n\n{_plain(table.caption)}\n"
 
 
-def to_latex(table: Table) -> str:
+def to_latex(table: Table, name: str, about: str) -> str:
     """Return the table for a paper, as a ``table`` float; it needs the packages ``booktabs`` and ``graphicx``.
 
     Wider than the column, it is scaled down to it.
+
+    Args:
+        table: The table.
+        name: The float's label is ``tab:NAME``.
+        about: What the numbers are of, the end of the caption.
     """
     rows = [
         " & ".join(rf"\textbf{{{_tex(entry.text)}}}" if entry.best else _tex(entry.text) for entry in row)
@@ -223,7 +232,8 @@ def to_latex(table: Table) -> str:
         r"% needs \usepackage{booktabs,graphicx}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_tex(f'{table.title}. {table.caption}')}}}",
+        rf"\caption{{{_tex(f'{table.title}. {table.caption} {about}')}}}",
+        rf"\label{{tab:{name}}}",
         r"\smallskip",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{''.join(sides)}}}",

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from pushpull_conv.benchmark import Header
 from pushpull_conv.corruptions.spec import GROUPS
 
 
@@ -68,3 +69,17 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def images_of(header: Header) -> str:
+    """Say what results were made from.
+
+    Example:
+        >>> images_of(Header("mine", "test", "ab12", 4000, ("a", "b"), "cifar10-c", 1, 0, "procedural-1", "0.1.0"))
+        '4,000 test images of mine, suite cifar10-c (revision 1), images generated, seed 0, frost procedural-1'
+    """
+    made = "" if header.seed is None else f", seed {header.seed}, frost {header.frost}"
+    return (
+        f"{header.images:,} {header.split} images of {header.data}, suite {header.suite} (revision {header.revision}), "
+        f"images {header.origin}{made}"
+    )
