@@ -1,6 +1,8 @@
 """The table of a run, and the error that is told of what failed."""
 
+import dataclasses
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -15,10 +17,14 @@ RUNNING, WAITING = Queued("1", True, "None"), Queued("1", False, "Resources")
 def shown(run, queue):
     """The table's rows as lists of cells, and the lines below it."""
     table, lines = status(run, queue)
+    rows = [re.split(" {2,}", line.strip()) for line in printed(table, width=200)[4:]]
+    return {name: cells for name, *cells in rows}, lines
+
+
+def printed(table, width):
     file = io.StringIO()
-    Console(file=file, width=200).print(table)
-    rows = [line.strip("│").split("│") for line in file.getvalue().splitlines() if line.startswith("│")]
-    return {name.strip(): [cell.strip() for cell in cells] for name, *cells in rows}, lines
+    Console(file=file, width=width).print(table)
+    return file.getvalue().splitlines()
 
 
 def write_log(run, key, text):
@@ -52,6 +58,13 @@ def test_each_state_is_shown(run):
         f"failed: train 1: RuntimeError: CUDA out of memory ({run.log(('train', 1))})",
         f"failed: benchmark-baseline 7: error: frost ({run.log(('benchmark-baseline', 7))})",
     ]
+
+
+def test_no_name_is_cut_in_a_narrow_terminal(run):
+    table, _ = status(dataclasses.replace(run, teachers={"PP5-trainable-BlurredConv@1235": None}), None)
+    lines = printed(table, width=80)
+    assert max(map(len, lines)) <= 80
+    assert "".join(line[:18].strip() for line in lines[4:]) == "PP5-trainable-BlurredConv@1235"
 
 
 def test_without_slurm_the_files_alone_speak(run):

@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from pushpull_conv.cluster.slurm import Queued
 from pushpull_conv.cluster.tasks import CLEAN, COMPARE, PARTS, TRAIN, Key, Run, Task, benchmark_array, tasks
@@ -30,7 +31,8 @@ def status(run: Run, queue: Mapping[Key, Queued] | None) -> tuple[Table, list[st
     groups = {group: [name for name in names if name in CORRUPTIONS] for group, names in GROUPS.items()}
     groups = {group: names for group, names in groups.items() if names}
     title = f"{run.name} in {run.folder}"
-    table = Table("Variant", "Training", "Cells", *(group.capitalize() for group in groups), title=title)
+    headings = ["Training", "Cells", *(group.capitalize() for group in groups)]
+    table = Table(Column("Variant", overflow="fold"), *headings, title=title, box=SIMPLE_HEAD, pad_edge=False)
     for number, variant in enumerate(run.teachers):
         training = _training(run, variant, states[TRAIN, number])
         cells = [" ".join(_cell(run, variant, name, states) for name in names) for names in groups.values()]
