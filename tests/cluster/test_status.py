@@ -17,14 +17,16 @@ RUNNING, WAITING = Queued("1", True, "None"), Queued("1", False, "Resources")
 def shown(run, queue):
     """The table's rows as lists of cells, and the lines below it."""
     table, lines = status(run, queue)
-    rows = [re.split(" {2,}", line.strip()) for line in printed(table, width=200)[4:]]
+    rows = [re.split(" {2,}", line.strip()) for line in printed(table, width=200)]
     return {name: cells for name, *cells in rows}, lines
 
 
 def printed(table, width):
+    """The lines below the table's head."""
     file = io.StringIO()
     Console(file=file, width=width).print(table)
-    return file.getvalue().splitlines()
+    lines = file.getvalue().splitlines()
+    return lines[next(place for place, line in enumerate(lines) if "───" in line) + 1 :]
 
 
 def write_log(run, key, text):
@@ -64,7 +66,7 @@ def test_no_name_is_cut_in_a_narrow_terminal(run):
     table, _ = status(dataclasses.replace(run, teachers={"PP5-trainable-BlurredConv@1235": None}), None)
     lines = printed(table, width=80)
     assert max(map(len, lines)) <= 80
-    assert "".join(line[:18].strip() for line in lines[4:]) == "PP5-trainable-BlurredConv@1235"
+    assert "".join(line[:18].strip() for line in lines) == "PP5-trainable-BlurredConv@1235"
 
 
 def test_without_slurm_the_files_alone_speak(run):
