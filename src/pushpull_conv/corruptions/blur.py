@@ -140,7 +140,7 @@ def trail(images: Tensor, radius: float, sigma: float, degrees: Tensor) -> Tenso
     padded = pad(images, (margin,) * 4, mode="replicate").flatten(2)
     offsets = (rows + margin) * stride + columns + margin
     places = torch.arange(height, device=images.device)[:, None] * stride + torch.arange(width, device=images.device)
-    total = images.new_zeros(count, channels, height * width)
+    total = torch.zeros(count, channels, height * width, dtype=torch.float32, device=images.device)
     for tap, weight in enumerate(weights.tolist()):
         sources = places.flatten() + offsets[:, tap, None]
         total.add_(padded.gather(2, sources[:, None].expand(-1, channels, -1)), alpha=257 * weight)
