@@ -41,6 +41,7 @@ from pushpull_conv.files import (
     is_in_use,
     kept_epochs,
     writable_folder,
+    write_text,
 )
 from pushpull_conv.models import (
     IMAGENET_MEAN,
@@ -267,8 +268,7 @@ class Experiment:
         stored = writable_folder(self.folder) / RECIPE_FILE
         resolved = self.recipe.to_yaml()
         if not stored.exists() or stored.read_text(encoding="utf-8") != resolved:
-            with atomic_write(stored) as temporary:
-                temporary.write_text(resolved, encoding="utf-8")
+            write_text(stored, resolved)
 
 
 def _conflict(stored: Recipe, wanted: Recipe, *, numbered: bool) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, require_severity
 from pushpull_conv.errors import InputError, require_name
-from pushpull_conv.files import atomic_write
+from pushpull_conv.files import write_text
 
 FORMAT = 1
 NAMES = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
@@ -198,8 +198,7 @@ class Results:
             f'"clean": {_json(dataclasses.asdict(self.clean))}',
             '"cells": [\n' + ",\n".join("  " + _json(cell) for cell in cells) + "\n ]",
         ]
-        with atomic_write(path) as temporary:
-            temporary.write_text("{\n " + ",\n ".join(lines) + "\n}\n", encoding="utf-8")
+        write_text(path, "{\n " + ",\n ".join(lines) + "\n}\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Results":
