@@ -303,38 +303,16 @@ def benchmark(
     folder: Path,
     *,
     label: str,
-    suite: str | None,
-    seed: int,
-    frost: str,
-    batch_size: int,
-    autocast: str | None,
     console: Console,
-    jpeg: bool = True,
-    published: Path | None = None,
-    corruptions: Sequence[str] | None = None,
-    severities: Sequence[int] | None = None,
+    **settings: Any,
 ) -> Results:
     """Evaluate one classifier under a progress bar; leave cells, results and provenance in ``folder``.
 
-    The arguments are those of `pushpull_conv.evaluate`, on the GPU if there is one.
+    It runs on the GPU if there is one; ``settings`` are other arguments of `pushpull_conv.evaluate`.
     """
     with recorded(folder, "benchmark", RESULTS_FILE), _cell_bar(label, console) as on_cell:
         results = evaluate(
-            classifier,
-            images,
-            suite=suite,
-            seed=seed,
-            corruptions=corruptions,
-            severities=severities,
-            frost=frost,
-            jpeg=jpeg,
-            published=published,
-            batch_size=batch_size,
-            autocast=autocast,
-            device=own_device(),
-            store=folder,
-            label=label,
-            on_cell=on_cell,
+            classifier, images, label=label, store=folder, device=own_device(), on_cell=on_cell, **settings
         )
     _save_sample(images, folder)
     return results
@@ -373,32 +351,13 @@ def _cell_bar(label: str, console: Console) -> Iterator[Callable[[CellEvent], No
         yield on_cell
 
 
-def corrupt_set(
-    images: ImageSource,
-    folder: Path,
-    *,
-    suite: str | None,
-    seed: int,
-    frost: str,
-    corruptions: Sequence[str] | None,
-    workers: int,
-    console: Console,
-) -> Path:
+def corrupt_set(images: ImageSource, folder: Path, *, console: Console, **settings: Any) -> Path:
     """Write a corrupted set under a progress bar and return its manifest.
 
-    The arguments are those of `pushpull_conv.benchmark.write_set`.
+    ``settings`` are other arguments of `pushpull_conv.benchmark.write_set`.
     """
     with progress_bar(console, images.name, "parts written") as show:
-        return write_set(
-            images,
-            folder,
-            suite=suite,
-            seed=seed,
-            corruptions=corruptions,
-            frost=frost,
-            workers=workers,
-            on_part=lambda event: show(event.done, event.total, event.name),
-        )
+        return write_set(images, folder, on_part=lambda event: show(event.done, event.total, event.name), **settings)
 
 
 def _save_sample(images: ImageSource, folder: Path) -> None:
