@@ -11,7 +11,6 @@ from typing import Any
 
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 
 from pushpull_conv.benchmark import (
     CellEvent,
@@ -365,20 +364,6 @@ def _save_sample(images: ImageSource, folder: Path) -> None:
     first = next(images.batches(1))
     with atomic_write(folder / f"sample-{int(first.index)}.png") as temporary:
         Image.fromarray(first.images[0].permute(1, 2, 0).cpu().numpy()).save(temporary)
-
-
-def error_table(results: Results) -> Table:
-    """Return one model's top-1 errors for the terminal: corruptions down, severities across, in percent."""
-    severities = sorted({severity for _, severity in results.cells})
-    table = Table("Top-1 error, %", *map(str, severities), "Mean", title=f"{results.model} on {results.header.data}")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    table.add_row("clean", *[""] * len(severities), f"{100 * results.clean_error:.2f}", end_section=True)
-    for name, errors in results.errors.items():
-        counted = [results.cells.get((name, severity)) for severity in severities]
-        cells = [f"{100 * cell.error:.2f}" if cell else "" for cell in counted]
-        table.add_row(name.replace("_", " "), *cells, f"{100 * sum(errors) / len(errors):.2f}")
-    return table
 
 
 def open_classifier(model: str, images: ImageSource, weights: str | None = None) -> Classifier:
