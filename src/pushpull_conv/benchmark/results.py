@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, require_severity
+from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, require_severity
+from pushpull_conv.corruptions.spec import NAMES
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.files import write_text
 
 FORMAT = 1
-NAMES = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
 
 
 @dataclasses.dataclass(frozen=True)

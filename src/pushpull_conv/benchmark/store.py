@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pushpull_conv.benchmark.results import NAMES, Cell, Header, read_json
-from pushpull_conv.corruptions import SEVERITIES
+from pushpull_conv.benchmark.results import Cell, Header, read_json
+from pushpull_conv.corruptions.spec import NAMES, SEVERITIES
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import cell_file, writable_folder, write_text
 
