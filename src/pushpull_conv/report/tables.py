@@ -261,6 +261,7 @@ def scores_csv(scores: Sequence[Score], baseline: Score) -> str:
 
 def corruptions_csv(results: Sequence[Results]) -> str:
     """Return one row per variant and corruption: CE and the error at each severity, fractions at full precision."""
+    groups = by_group(shared_corruptions(results))
     rows = [
         {
             "model": result.model,
@@ -270,7 +271,7 @@ def corruptions_csv(results: Sequence[Results]) -> str:
             **{f"error_{severity}": error for severity, error in zip(SEVERITIES, result.errors[name], strict=True)},
         }
         for result in results
-        for group, names in by_group(shared_corruptions(results)).items()
+        for group, names in groups.items()
         for name in names
     ]
     return _csv(rows)
