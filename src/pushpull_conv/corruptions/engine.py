@@ -89,7 +89,7 @@ def corrupt(
     for part, places, output in _parts(kernel.part(images), images, index, result):
         draws: Draws = ()
         if kernel.sample is not no_draws:
-            random = Random.for_images(places.to(images.device), seed=seed, corruption=number, severity=severity)
+            random = Random.keyed(places.to(images.device), seed, number, severity)
             draws = kernel.sample(random, part, constants)
         output.copy_(kernel.apply(part, constants, draws))
     return result
