@@ -376,7 +376,8 @@ def evaluate(
     ImageNet-C --out results/published**
     """
     from pushpull_conv.data import open_images
-    from pushpull_conv.experiment import benchmark, error_table, open_classifier
+    from pushpull_conv.experiment import benchmark, open_classifier
+    from pushpull_conv.report.tables import error_table
 
     console = Console()
     images = open_images(data_set, "test", root=data, greyscale=greyscale)

@@ -12,7 +12,8 @@ from pushpull_conv.augment.draws import draws
 from pushpull_conv.benchmark import SUITES, Header, Results, check_comparable
 from pushpull_conv.comparison_layers import UpsampledPullConv2d, VariedPushPullConv2d
 from pushpull_conv.comparison_layers.inhibition import InhibitedConv2d
-from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, load_frost
+from pushpull_conv.corruptions import load_frost
+from pushpull_conv.corruptions.spec import NAMES
 from pushpull_conv.data.photos import read_photo
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.files import METRICS_FILE, MODEL_FILE, RECIPE_FILE, RESULTS_FILE, UNREADABLE_FILE, kept_epochs
@@ -239,7 +240,7 @@ def preview(photo: Path, out: Path, *, profile: str, seed: int, frost: str) -> P
     """
     side = PROFILE_SIDES[require_name("profile", profile, PROFILE_SIDES)]
     sample = Sample(photo=read_photo(photo, side=side), seed=seed, profile=profile, frost=load_frost(frost))
-    return write_gallery(out, sample, (*CORRUPTIONS, *EXTRA_CORRUPTIONS))
+    return write_gallery(out, sample, NAMES)
 
 
 def augment(photo: Path, out: Path, *, profile: str, seed: int) -> Path:

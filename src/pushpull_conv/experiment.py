@@ -11,7 +11,6 @@ from typing import Any
 
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 
 from pushpull_conv.benchmark import (
     CellEvent,
@@ -41,6 +40,7 @@ from pushpull_conv.files import (
     is_in_use,
     kept_epochs,
     writable_folder,
+    write_text,
 )
 from pushpull_conv.models import (
     IMAGENET_MEAN,
@@ -267,8 +267,7 @@ class Experiment:
         stored = writable_folder(self.folder) / RECIPE_FILE
         resolved = self.recipe.to_yaml()
         if not stored.exists() or stored.read_text(encoding="utf-8") != resolved:
-            with atomic_write(stored) as temporary:
-                temporary.write_text(resolved, encoding="utf-8")
+            write_text(stored, resolved)
 
 
 def _conflict(stored: Recipe, wanted: Recipe, *, numbered: bool) -> str:
@@ -294,38 +293,16 @@ def benchmark(
     folder: Path,
     *,
     label: str,
-    suite: str | None,
-    seed: int,
-    frost: str,
-    batch_size: int,
-    autocast: str | None,
     console: Console,
-    jpeg: bool = True,
-    published: Path | None = None,
-    corruptions: Sequence[str] | None = None,
-    severities: Sequence[int] | None = None,
+    **settings: Any,
 ) -> Results:
     """Evaluate one classifier under a progress bar; leave cells, results and provenance in ``folder``.
 
-    The arguments are those of `pushpull_conv.evaluate`, on the GPU if there is one.
+    It runs on the GPU if there is one; ``settings`` are other arguments of `pushpull_conv.evaluate`.
     """
     with recorded(folder, "benchmark", RESULTS_FILE), _cell_bar(label, console) as on_cell:
         results = evaluate(
-            classifier,
-            images,
-            suite=suite,
-            seed=seed,
-            corruptions=corruptions,
-            severities=severities,
-            frost=frost,
-            jpeg=jpeg,
-            published=published,
-            batch_size=batch_size,
-            autocast=autocast,
-            device=own_device(),
-            store=folder,
-            label=label,
-            on_cell=on_cell,
+            classifier, images, label=label, store=folder, device=own_device(), on_cell=on_cell, **settings
         )
     _save_sample(images, folder)
     return results
@@ -364,32 +341,13 @@ def _cell_bar(label: str, console: Console) -> Iterator[Callable[[CellEvent], No
         yield on_cell
 
 
-def corrupt_set(
-    images: ImageSource,
-    folder: Path,
-    *,
-    suite: str | None,
-    seed: int,
-    frost: str,
-    corruptions: Sequence[str] | None,
-    workers: int,
-    console: Console,
-) -> Path:
+def corrupt_set(images: ImageSource, folder: Path, *, console: Console, **settings: Any) -> Path:
     """Write a corrupted set under a progress bar and return its manifest.
 
-    The arguments are those of `pushpull_conv.benchmark.write_set`.
+    ``settings`` are other arguments of `pushpull_conv.benchmark.write_set`.
     """
     with progress_bar(console, images.name, "parts written") as show:
-        return write_set(
-            images,
-            folder,
-            suite=suite,
-            seed=seed,
-            corruptions=corruptions,
-            frost=frost,
-            workers=workers,
-            on_part=lambda event: show(event.done, event.total, event.name),
-        )
+        return write_set(images, folder, on_part=lambda event: show(event.done, event.total, event.name), **settings)
 
 
 def _save_sample(images: ImageSource, folder: Path) -> None:
@@ -397,20 +355,6 @@ def _save_sample(images: ImageSource, folder: Path) -> None:
     first = next(images.batches(1))
     with atomic_write(folder / f"sample-{int(first.index)}.png") as temporary:
         Image.fromarray(first.images[0].permute(1, 2, 0).cpu().numpy()).save(temporary)
-
-
-def error_table(results: Results) -> Table:
-    """Return one model's top-1 errors for the terminal: corruptions down, severities across, in percent."""
-    severities = sorted({severity for _, severity in results.cells})
-    table = Table("Top-1 error, %", *map(str, severities), "Mean", title=f"{results.model} on {results.header.data}")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    table.add_row("clean", *[""] * len(severities), f"{100 * results.clean_error:.2f}", end_section=True)
-    for name, errors in results.errors.items():
-        counted = [results.cells.get((name, severity)) for severity in severities]
-        cells = [f"{100 * cell.error:.2f}" if cell else "" for cell in counted]
-        table.add_row(name.replace("_", " "), *cells, f"{100 * sum(errors) / len(errors):.2f}")
-    return table
 
 
 def open_classifier(model: str, images: ImageSource, weights: str | None = None) -> Classifier:

@@ -65,6 +65,20 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a file in UTF-8, whole or not at all, as `atomic_write` does and with its errors.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp(), "a.txt")
+        >>> write_text(file, "whole")
+        >>> file.read_text()
+        'whole'
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def writable_folder(path: str | os.PathLike[str]) -> Path:
     """Create ``path`` if it is missing and return it, or raise `InputError` if it cannot be written."""
     folder = Path(path)

@@ -4,7 +4,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 
 @contextlib.contextmanager
@@ -21,12 +22,11 @@ def progress_bar(console: Console, label: str = "", done: str = "") -> Iterator[
     """
     columns = (
         TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+        BarColumn(),  # the only one to give way in a narrow terminal
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
     )
     disable = not console.is_terminal  # elsewhere it would leave an empty line
     with Progress(*columns, console=console, transient=True, disable=disable) as progress:

@@ -16,7 +16,7 @@ import torch
 
 from pushpull_conv._version import __version__
 from pushpull_conv.errors import InputError
-from pushpull_conv.files import atomic_write
+from pushpull_conv.files import write_text
 
 PROVENANCE_FILE = "provenance.json"
 _PACKAGES = ("torch", "numpy", "pillow", "lightning", "timm", "torchvision")
@@ -59,8 +59,7 @@ def recorded(folder: Path, step: str, made: str, facts: Mapping[str, str] | None
         return
     record["seconds"] = f"{time.monotonic() - started:.0f}"
     records = {**read_provenance(folder), step: record}
-    with atomic_write(folder / PROVENANCE_FILE) as temporary:
-        temporary.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / PROVENANCE_FILE, json.dumps(records, indent=1) + "\n")
 
 
 def read_provenance(folder: Path) -> dict[str, dict[str, str]]:

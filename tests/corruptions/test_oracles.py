@@ -32,7 +32,7 @@ def pictures(height, width, count=2, seed=0):
 
 
 def draws(name, images, parameters, seed=0):
-    random = Random.for_images(torch.arange(len(images)), seed=seed, corruption=0, severity=1)
+    random = Random.keyed(torch.arange(len(images)), seed, 0, 1)
     return KERNELS[name].sample(random, images, parameters)
 
 

@@ -13,7 +13,7 @@ SMALLEST_P = 1e-5
 
 
 def source(count=1, *, seed=0, corruption=0, severity=1, first=0):
-    return Random.for_images(torch.arange(first, first + count), seed=seed, corruption=corruption, severity=severity)
+    return Random.keyed(torch.arange(first, first + count), seed, corruption, severity)
 
 
 def splitmix(value):
@@ -124,5 +124,5 @@ def test_the_bits_are_the_same_on_the_gpu():
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
     index = torch.arange(100)
-    cpu, gpu = (Random.for_images(place, seed=-5, corruption=3, severity=2) for place in (index, index.cuda()))
+    cpu, gpu = (Random.keyed(place, -5, 3, 2) for place in (index, index.cuda()))
     assert torch.equal(cpu.bits(1, 1001), gpu.bits(1, 1001).cpu())

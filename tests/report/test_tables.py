@@ -16,6 +16,7 @@ from pushpull_conv.report.tables import (
     comparison_table,
     corruption_table,
     corruptions_csv,
+    error_table,
     scores_csv,
     to_latex,
     to_markdown,
@@ -110,7 +111,7 @@ def test_a_name_too_long_for_a_terminal_breaks_at_its_signs(make_results):
 
 
 def test_every_table_names_its_scale(results, scores):
-    for table in (comparison_table(scores, scores[0]), corruption_table(results)):
+    for table in (comparison_table(scores, scores[0]), corruption_table(results), error_table(results[0])):
         for text in (to_markdown(table), printed(table)):
             assert "in percent" in text
 
@@ -138,6 +139,7 @@ def test_labels_are_text_and_never_markup(make_results):
     label = "[red]a|b[/red] *c* <script>"
     results = [make_results("baseline"), make_results(label, 0.16)]
     assert label in printed(terminal_table(results, baseline="baseline"))
+    assert label in printed(error_table(results[1]))
     rows = [score(result, results[0]) for result in results]
     assert r"\[red\]a\|b\[/red\] \*c\* \<script\>" in to_markdown(comparison_table(rows, rows[0]))
 

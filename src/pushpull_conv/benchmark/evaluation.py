@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from pushpull_conv._version import __version__
-from pushpull_conv.benchmark.results import NAMES, Cell, Header, Results, ordered, require_printable
+from pushpull_conv.benchmark.results import Cell, Header, Results, ordered, require_printable
 from pushpull_conv.benchmark.store import CLEAN, CellStore
 from pushpull_conv.benchmark.suites import Suite, suite_of
 from pushpull_conv.benchmark.versions import Generated, Published, Versions
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, FrostTextures, corrupt, load_frost, require_severity
+from pushpull_conv.corruptions.spec import NAMES
 from pushpull_conv.data import Batch, ImageSource
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.files import CELLS_FOLDER, RESULTS_FILE, cell_file
@@ -155,29 +156,12 @@ def count_cells(
 ) -> tuple[Header, dict[tuple[str, int], Cell]]:
     """Count some cells of a benchmark: the part of `evaluate` that several processes may share.
 
-    Where all use the same ``store``, each counts its own cells, and `evaluate` then finds them all.
-
-    Args:
-        model: As for `evaluate`, like every argument but ``wanted``.
-        source: The clean images.
-        wanted: The cells, by (corruption, severity), and ``("clean", 0)``, the clean images.
-        suite: One of `pushpull_conv.benchmark.SUITES`.
-        seed: Seed of the corruptions.
-        frost: The textures of frost.
-        jpeg: Store corrupted images as JPEG where the suite does.
-        published: Folder of a corrupted set.
-        batch_size: Images at a time.
-        autocast: The lower precision in which the model may compute.
-        device: Where to run.
-        store: Folder in which each finished cell is kept.
-        label: What tables call the classifier.
-        on_cell: Called after each cell.
+    Where all use the same ``store``, each counts its own cells, and `evaluate` then finds them all. ``wanted`` are the
+    cells, by (corruption, severity), and ``("clean", 0)``, the clean images; the other arguments and the errors are
+    those of `evaluate`.
 
     Returns:
         What the cells are made with, and the cells: those wanted and all that the store had.
-
-    Raises:
-        InputError: As `evaluate`.
     """
     _require_kinds(model, source)
     chosen = suite_of(source, suite)

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, require_severity
+from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, require_severity
+from pushpull_conv.corruptions.spec import NAMES
 from pushpull_conv.errors import InputError, require_name
-from pushpull_conv.files import atomic_write
+from pushpull_conv.files import write_text
 
 FORMAT = 1
 GENERATED = "generated"
-NAMES = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,8 +199,7 @@ class Results:
             f'"clean": {_json(dataclasses.asdict(self.clean))}',
             '"cells": [\n' + ",\n".join("  " + _json(cell) for cell in cells) + "\n ]",
         ]
-        with atomic_write(path) as temporary:
-            temporary.write_text("{\n " + ",\n ".join(lines) + "\n}\n", encoding="utf-8")
+        write_text(path, "{\n " + ",\n ".join(lines) + "\n}\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Results":

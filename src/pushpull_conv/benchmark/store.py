@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pushpull_conv.benchmark.results import NAMES, Cell, Header, read_json
-from pushpull_conv.corruptions import SEVERITIES
+from pushpull_conv.benchmark.results import Cell, Header, read_json
+from pushpull_conv.corruptions.spec import NAMES, SEVERITIES
 from pushpull_conv.errors import InputError
-from pushpull_conv.files import atomic_write, cell_file, writable_folder
+from pushpull_conv.files import cell_file, writable_folder, write_text
 
 CLEAN = ("clean", 0)
 """Stands for the clean images where the other cells have (corruption, severity)."""
@@ -112,5 +112,4 @@ def _write_first(path: Path, content: Any) -> None:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, ensure_ascii=False) + "\n")

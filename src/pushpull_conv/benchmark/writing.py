@@ -26,7 +26,7 @@ from pushpull_conv.data import ImageSource
 from pushpull_conv.data.manifest import MANIFEST_FILE, PARTIAL_FILE, checksum, total_bytes
 from pushpull_conv.data.published import LABELS_FILE
 from pushpull_conv.errors import InputError
-from pushpull_conv.files import alone, atomic_write, writable_folder
+from pushpull_conv.files import alone, writable_folder, write_text
 from pushpull_conv.provenance import provenance
 
 _FORMAT = 1
@@ -163,8 +163,7 @@ class _Manifest:
         return recorded is None or recorded == total_bytes(written)
 
     def _save(self) -> None:
-        with atomic_write(self.partial) as temporary:
-            temporary.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
+        write_text(self.partial, json.dumps(self.content, indent=1) + "\n")
 
     def _checked(self, path: Path) -> dict[str, Any]:
         content = read_json(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from pushpull_conv.cluster import slurm
 from pushpull_conv.cluster.scripts import Resources, render, script_file
 from pushpull_conv.cluster.tasks import Key, Run, Task, tasks
-from pushpull_conv.files import alone, atomic_write, writable_folder
+from pushpull_conv.files import alone, writable_folder, write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +92,7 @@ def submit(run: Run, resources: Resources, *, python: str, data: Path | None) ->
         jobs = {key: place.job for key, place in queue.items() if key not in todo.withdrawn}
         for batch in todo.batches:
             script = script_file(run, batch.array)
-            with atomic_write(script) as temporary:
-                temporary.write_text(_script(run, batch.array, all_tasks, resources, python, data), encoding="utf-8")
+            write_text(script, _script(run, batch.array, all_tasks, resources, python, data))
             job = slurm.submit(_words(run, batch, resources, _after(batch, todo.batches, jobs)))
             jobs |= dict.fromkeys(batch.keys, job)
             yield f"{batch.array}: {len(batch.numbers)} submitted as job {job}"

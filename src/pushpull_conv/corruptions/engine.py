@@ -11,7 +11,7 @@ from pushpull_conv.corruptions.frost import FrostTextures, load_frost
 from pushpull_conv.corruptions.jpeg import jpeg, jpeg_part
 from pushpull_conv.corruptions.kernel import Draws, Kernel, no_draws
 from pushpull_conv.corruptions.randomness import Random
-from pushpull_conv.corruptions.spec import CORRUPTIONS, EXTRA_CORRUPTIONS, PROFILES, parameters, require_severity
+from pushpull_conv.corruptions.spec import NAMES, PROFILES, parameters, require_severity
 from pushpull_conv.errors import InputError, require_name
 
 KERNELS: Mapping[str, Kernel] = {
@@ -21,7 +21,6 @@ KERNELS: Mapping[str, Kernel] = {
     **digital.KERNELS,
     **spatter.KERNELS,
 }
-_NAMES = CORRUPTIONS + EXTRA_CORRUPTIONS
 _SMALLEST_SIDE = 32
 
 
@@ -72,7 +71,7 @@ def corrupt(
         >>> foggy.shape, foggy.dtype, torch.equal(foggy[0], foggy[1])
         (torch.Size([2, 3, 32, 32]), torch.uint8, False)
     """
-    require_name("corruption", name, _NAMES)
+    require_name("corruption", name, NAMES)
     require_name("profile", profile, PROFILES)
     _check_images(images)
     _check_index(index, len(images))
@@ -85,12 +84,12 @@ def corrupt(
     if name == "frost":
         constants = (*constants, load_frost() if frost is None else frost)
     kernel = KERNELS[name]
-    number = _NAMES.index(name)
+    number = NAMES.index(name)
     result = torch.empty_like(images)
     for part, places, output in _parts(kernel.part(images), images, index, result):
         draws: Draws = ()
         if kernel.sample is not no_draws:
-            random = Random.for_images(places.to(images.device), seed=seed, corruption=number, severity=severity)
+            random = Random.keyed(places.to(images.device), seed, number, severity)
             draws = kernel.sample(random, part, constants)
         output.copy_(kernel.apply(part, constants, draws))
     return result

@@ -206,7 +206,7 @@ def _procedural() -> FrostTextures:
 
 
 def _draw(number: int, colour: tuple[float, float, float], spread: float) -> Tensor:
-    random = Random.for_images(torch.tensor([number]), seed=0, corruption=0, severity=0)
+    random = Random.keyed(torch.tensor([number]), 0, 0, 0)
     parts = (
         1.0 * _clouds(random, 0),
         1.0 * _feathers(random, 1, pitch=72, barbs=7),

@@ -66,11 +66,6 @@ class Random:
             keys = _mix_(keys + _signed(part * _WEYL + _WEYL))
         return cls(_mix_(keys + index * _WEYL))
 
-    @classmethod
-    def for_images(cls, index: Tensor, *, seed: int, corruption: int, severity: int) -> "Random":
-        """Derive the keys of the images at ``index`` (int64 ``[B]``) for one cell of the benchmark."""
-        return cls.keyed(index, seed, corruption, severity)
-
     def bits(self, stream: int, count: int) -> Tensor:
         """Uniform 32-bit integers: int32 ``[B, count]``."""
         stream_keys = _mix_(self.keys + _signed((stream + 1) * _MULTIPLIERS[1]))

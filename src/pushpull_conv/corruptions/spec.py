@@ -29,6 +29,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 CORRUPTIONS = tuple(name for group in ("noise", "blur", "weather", "digital") for name in GROUPS[group])
 EXTRA_CORRUPTIONS = GROUPS["extra"]
+NAMES = CORRUPTIONS + EXTRA_CORRUPTIONS
 
 
 def require_severity(severity: int) -> int:

@@ -9,8 +9,8 @@ from torchmetrics import Metric
 from pushpull_conv.benchmark import mce, mean_error
 from pushpull_conv.benchmark.evaluation import label_ranks
 from pushpull_conv.benchmark.metrics import IMAGENET_CLASSES, Baseline
-from pushpull_conv.benchmark.results import NAMES
 from pushpull_conv.corruptions import SEVERITIES, require_severity
+from pushpull_conv.corruptions.spec import NAMES
 from pushpull_conv.errors import InputError, require_name
 
 

@@ -193,17 +193,18 @@ def load_weights_(model: nn.Module, path: StrPath, *, new: Collection[str] = ())
         [[1.0, 1.0]]
     """
     path = Path(path)
-    tensors = _read_safetensors(path)[0] if path.suffix == ".safetensors" else _read_pickle(path)
+    tensors, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_pickle(path), {})
     model = getattr(model, "_orig_mod", model)
     network = model.network if isinstance(model, Classifier) else model
-    stored = stored_spec(path)
-    if stored and (stored.pushpull or stored.layer):
-        _require_same_layers(network, stored, path)
+    if _METADATA_KEY in metadata:
+        _require_same_layers(network, _parse_spec(path, metadata), path)
     _load_state_(network, tensors, path, new)
 
 
 def _require_same_layers(network: nn.Module, stored: ModelSpec, path: Path) -> None:
     """Refuse weights that learned with other layers in the network, also where their tensors fit."""
+    if not (stored.pushpull or stored.layer):
+        return
     if difference := _difference(_own_layers(_structure(stored)), _own_layers(network)):
         raise InputError(
             f"weights file '{path}' was stored with {stored.pushpull or stored.layer} in the network: {difference}; "

@@ -102,23 +102,10 @@ def tradeoff_figure(scores: Sequence[Score], baseline: Score, looks: Mapping[str
     axes = figure.subplots()
     values = {}
     for i, score in enumerate(scores):
-        mark = f"tradeoff-{i}"
-        look, at = looks[score.model], (100 * score.clean_error, 100 * score.mean_error)
-        axes.plot(
-            *at,
-            gid=mark,
-            marker=look.marker,
-            color=look.color,
-            markersize=8,
-            linestyle="none",
-            zorder=3,
-        )
-        if score.sd:
-            x_sd, y_sd = (100 * score.sd[name] for name in ("clean_error", "mean_error"))
-            axes.errorbar(*at, xerr=x_sd, yerr=y_sd, fmt="none", ecolor=look.color, elinewidth=0.8, zorder=2)
+        _draw_point(axes, score, looks[score.model], f"tradeoff-{i}")
         errors = f"clean error {percent(score.clean_error)}, mean error {percent(score.mean_error)}"
         gain = "" if score.r_net is None else f", R_net {signed(score.r_net)} %"
-        values[mark] = [f"{score.model}: {errors}{gain}"]
+        values[f"tradeoff-{i}"] = [f"{score.model}: {errors}{gain}"]
     axes.margins(0.25)
     axes.set(xlabel="Clean top-1 error, %", ylabel=f"Mean top-1 error over {len(CORRUPTIONS)} corruptions, %")
     if baseline.r_net is not None:
@@ -195,6 +182,15 @@ def r_net_line(clean_errors: Sequence[float], baseline: Score, r_net: float = 0.
     """
     total = baseline.mean_error + baseline.clean_error * (1 - r_net / 50)
     return [total - error for error in clean_errors]
+
+
+def _draw_point(axes: Axes, score: Score, look: Look, mark: str) -> None:
+    """Mark a variant's clean and mean error, with their standard deviations where there are any."""
+    at = (100 * score.clean_error, 100 * score.mean_error)
+    axes.plot(*at, gid=mark, marker=look.marker, color=look.color, markersize=8, linestyle="none", zorder=3)
+    if score.sd:
+        x_sd, y_sd = (100 * score.sd[name] for name in ("clean_error", "mean_error"))
+        axes.errorbar(*at, xerr=x_sd, yerr=y_sd, fmt="none", ecolor=look.color, elinewidth=0.8, zorder=2)
 
 
 def _draw_r_net(axes: Axes, baseline: Score) -> None:

@@ -144,6 +144,22 @@ def corruption_table(results: Sequence[Row]) -> Table:
     )
 
 
+def error_table(results: Results) -> Table:
+    """Return the errors of one model: one row per corruption, one column per severity, and their mean."""
+    severities = sorted({severity for _, severity in results.cells})
+    rows = [(Entry("clean", "clean"), *[Entry("", None)] * len(severities), _error(results.clean_error))]
+    for name, mean in corruption_errors(results).items():
+        cells = [results.cells.get((name, severity)) for severity in severities]
+        entries = [_error(cell.error if cell else None) for cell in cells]
+        rows.append((Entry(spoken(name), name), *entries, _error(mean)))
+    return Table(
+        title=f"{results.model} on {results.header.data}",
+        caption="Top-1 error in percent, by severity.",
+        header=("Corruption", *map(str, severities), "Mean"),
+        rows=tuple(rows),
+    )
+
+
 def to_rich(table: Table, width: int | None = None) -> RichTable:
     """Return the table for a terminal; names are shown as they are, never read as markup.
 
@@ -255,6 +271,7 @@ def scores_csv(scores: Sequence[Score], baseline: Score) -> str:
 
 def corruptions_csv(results: Sequence[Results]) -> str:
     """Return one row per variant and corruption: CE and the error at each severity, fractions at full precision."""
+    groups = by_group(shared_corruptions(results))
     rows = [
         {
             "model": result.model,
@@ -264,7 +281,7 @@ def corruptions_csv(results: Sequence[Results]) -> str:
             **{f"error_{severity}": error for severity, error in zip(SEVERITIES, result.errors[name], strict=True)},
         }
         for result in results
-        for group, names in by_group(shared_corruptions(results)).items()
+        for group, names in groups.items()
         for name in names
     ]
     return _csv(rows)
@@ -293,6 +310,10 @@ def _text(score: Score, measure: _Measure) -> str:
 
 def _hundredfold(fraction: float | None) -> str:
     return UNKNOWN if fraction is None else f"{100 * fraction:.2f}"
+
+
+def _error(fraction: float | None) -> Entry:
+    return Entry(_hundredfold(fraction), fraction)
 
 
 def _alpha(score: Score) -> str:

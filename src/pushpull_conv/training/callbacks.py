@@ -1,5 +1,6 @@
 """What a user sees of a training while it runs, and the record that stays."""
 
+import contextlib
 import csv
 import signal
 import threading
@@ -9,13 +10,12 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column
 
 from pushpull_conv.data import ImageSource, identity_of
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import EPOCHS_FOLDER, MODEL_FILE, atomic_write
 from pushpull_conv.models import Classifier, ModelSpec, save_checkpoint
+from pushpull_conv.progress import progress_bar
 from pushpull_conv.ranks import Ranks
 
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
@@ -170,26 +170,16 @@ class TrainingProgress(Callback):
     def __init__(self, label: str, console: Console) -> None:
         self.label = label
         self.console = console
+        self._bar = contextlib.ExitStack()
         self._loss = self._accuracy = float("nan")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bar where the run begins or resumes."""
         if not trainer.is_global_zero:
             return
-        self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),  # the only one to give way in a narrow terminal
-            MofNCompleteColumn(table_column=Column(no_wrap=True)),
-            TextColumn("{task.fields[state]}"),
-            TextColumn("left"),
-            TimeRemainingColumn(table_column=Column(no_wrap=True)),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,  # elsewhere it would leave an empty line
-        )
-        total = int(trainer.estimated_stepping_batches)
-        self._task = self._progress.add_task(self.label, total=total, completed=trainer.global_step, state="")
-        self._progress.start()
+        self._show = self._bar.enter_context(progress_bar(self.console, self.label))
+        self._total = int(trainer.estimated_stepping_batches)
+        self._show(trainer.global_step, self._total, "")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -201,7 +191,7 @@ class TrainingProgress(Callback):
             self._loss, self._accuracy = float(outputs["loss"]), float(outputs["accuracy"])
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         state = f"{epoch}  loss {self._loss:.3f}  accuracy {self._accuracy:.1%}"
-        self._progress.update(self._task, completed=trainer.global_step, state=state)
+        self._show(trainer.global_step, self._total, state)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave one line for the epoch."""
@@ -216,13 +206,11 @@ class TrainingProgress(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the bar."""
-        if trainer.is_global_zero:
-            self._progress.stop()
+        self._bar.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give the terminal back whatever went wrong."""
-        if hasattr(self, "_progress"):
-            self._progress.stop()
+        self._bar.close()
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -81,16 +81,12 @@ def fit(
     classifier, spec = build(recipe, variant, training)
     trained = classifier if ranks.count == 1 else with_shared_statistics(classifier, device)
     module = training_module(recipe, variant, trained, steps=len(batches) * settings.epochs, teacher=teacher)
-    callbacks: list[Callback] = [
+    callbacks = [
         PlainTermination(),
         SameImages(training),
-        EpochLog(folder / METRICS_FILE),
+        *_records(recipe, folder, classifier, spec, ranks),
         TrainingProgress(variant.name, console),
     ]
-    if recipe.benchmark.every:
-        callbacks.append(KeptEpochs(folder, classifier, spec, recipe.benchmark.every))
-    if recipe.data.unreadable == "skip":
-        callbacks.append(UnreadableLog(folder / UNREADABLE_FILE, ranks))
     last = folder / "last.ckpt"
     with warnings.catch_warnings():
         warnings.filterwarnings(
@@ -210,6 +206,16 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
         means.append(mean.item())
         deviations.append((share * (levels - mean) ** 2).sum().sqrt().item())
     return tuple(means), tuple(deviations)
+
+
+def _records(recipe: Recipe, folder: Path, classifier: Classifier, spec: ModelSpec, ranks: Ranks) -> list[Callback]:
+    """Return what leaves files of a training in ``folder``, besides the checkpoints."""
+    records: list[Callback] = [EpochLog(folder / METRICS_FILE)]
+    if recipe.benchmark.every:
+        records.append(KeptEpochs(folder, classifier, spec, recipe.benchmark.every))
+    if recipe.data.unreadable == "skip":
+        records.append(UnreadableLog(folder / UNREADABLE_FILE, ranks))
+    return records
 
 
 def _part_of(images: ImageSource, ranks: Ranks, device: torch.device) -> ImageSource:

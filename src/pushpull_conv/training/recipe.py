@@ -20,8 +20,7 @@ from pushpull_conv.models.create import create_without_memory
 from pushpull_conv.repeats import further_seeds
 from pushpull_conv.training.variants import LAYERS, Section, Variant, known_variant
 
-AUGMENTATIONS = ("crop", "flip")
-Augmentation = Annotated[str, AfterValidator(lambda name: require_name("augmentation", name, AUGMENTATIONS))]
+CropOrFlip = Annotated[str, AfterValidator(lambda name: require_name("augmentation", name, ("crop", "flip")))]
 Autocast = Annotated[str, AfterValidator(lambda name: require_name("autocast dtype", name, AUTOCAST_DTYPES))]
 
 
@@ -70,7 +69,7 @@ class Training(Section):
     learning_rate: LearningRate
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
-    augmentations: tuple[Augmentation, ...] = ()
+    augmentations: tuple[CropOrFlip, ...] = ()
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
     channels_last: Annotated[bool, Field(description="keep the channels of a pixel side by side in memory")] = True
     compile: Annotated[bool, Field(description="train the network through torch.compile")] = False
