@@ -96,15 +96,27 @@ def write_report(
     """
     for module in ("matplotlib", "jinja2"):
         require_module(module, "report")
-    from pushpull_conv.report import differences, page, style
+    from pushpull_conv.report import differences, dots, figures, page, pictures, style
 
     kernels, provenance = kernels or {}, provenance or {}
     rows, scores, place = _scored(results, baseline, kernels, alphas or {}, provenance)
     base, base_score = rows[place], scores[place]
+    looks = style.looks([row.model for row in rows], baseline)
+    grown = {label: of for label, of in (epochs or {}).items() if len(of) > 1 and label in looks}
+    shown_kernels = {label: kernel for label, kernel in kernels.items() if label in looks}
     cells = differences.differing_cells(rows, base, _CELLS_SHOWN)
     on_classes = class_errors(rows)
     classes = differences.differing_classes(on_classes, base.model, _CLASSES_SHOWN)
-    drawn = _draw(rows, scores, place, on_classes, classes, cells, epochs=epochs or {}, kernels=kernels, sample=sample)
+    drawn = [
+        figures.severity_figure(rows, base, looks),
+        figures.severity_by_corruption_figure(rows, looks),
+        figures.tradeoff_figure(scores, base_score, looks),
+        dots.corruptions_figure(rows, base, looks),
+        dots.classes_figure(on_classes, base.model, looks, classes),
+        *([figures.epochs_figure(grown, base.model, looks)] if grown else []),
+        *([pictures.kernels_figure(shown_kernels)] if shown_kernels else []),
+        *([pictures.gallery_figure(sample, framed=cells)] if sample else []),
+    ]
     tables = {"comparison": comparison_table(scores, base_score), "corruptions": corruption_table(rows)}
     drawings = {figure.name: style.svg_text(figure) for figure in drawn}
     html = page.render_page(
@@ -133,45 +145,6 @@ def write_report(
         **{f"figures/{name}.svg": drawing for name, drawing in drawings.items()},
         REPORT_FILE: html,
     }
-    _put_files(folder, drawn, texts)
-    return Path(folder) / REPORT_FILE
-
-
-def _draw(
-    rows: Sequence[Row],
-    scores: Sequence[Score],
-    place: int,
-    on_classes: Mapping[str, Mapping[str, float]],
-    classes: Sequence[str],
-    cells: Sequence[tuple[str, int]],
-    *,
-    epochs: Mapping[str, Mapping[int, Results]],
-    kernels: Kernels,
-    sample: Sample | None,
-) -> list["Figure"]:
-    """Draw all figures of a comparison with the row at ``place``."""
-    from pushpull_conv.report import dots, figures, pictures, style
-
-    base = rows[place]
-    looks = style.looks([row.model for row in rows], base.model)
-    grown = {label: of for label, of in epochs.items() if len(of) > 1 and label in looks}
-    shown_kernels = {label: kernel for label, kernel in kernels.items() if label in looks}
-    return [
-        figures.severity_figure(rows, base, looks),
-        figures.severity_by_corruption_figure(rows, looks),
-        figures.tradeoff_figure(scores, scores[place], looks),
-        dots.corruptions_figure(rows, base, looks),
-        dots.classes_figure(on_classes, base.model, looks, classes),
-        *([figures.epochs_figure(grown, base.model, looks)] if grown else []),
-        *([pictures.kernels_figure(shown_kernels)] if shown_kernels else []),
-        *([pictures.gallery_figure(sample, framed=cells)] if sample else []),
-    ]
-
-
-def _put_files(folder: str | os.PathLike[str], drawn: Sequence["Figure"], texts: Mapping[str, str]) -> None:
-    """Write the figures as PNG and PDF, and the texts under their names: all of them, or on an error nothing."""
-    from pushpull_conv.report import style
-
     with _staged(folder) as stage:
         (stage / "figures").mkdir()
         for figure in drawn:
@@ -179,6 +152,7 @@ def _put_files(folder: str | os.PathLike[str], drawn: Sequence["Figure"], texts:
                 style.write(figure, stage / "figures" / (figure.name + suffix))
         for name, text in texts.items():
             (stage / name).write_text(text, encoding="utf-8")
+    return Path(folder) / REPORT_FILE
 
 
 def write_gallery(path: str | os.PathLike[str], sample: Sample, names: Sequence[str] = CORRUPTIONS) -> Path:
