@@ -79,6 +79,15 @@ def test_evaluate_counts_prints_and_keeps(pushpull, model_file, tmp_path):
     assert Results.load(tmp_path / "rounded" / "results.json").header.autocast == "bfloat16"
 
 
+@pytest.mark.parametrize(("words", "label"), [(["--label", "[/foo]"], "[/foo]"), ([], "resnet50 [a1_in1k]")])
+def test_brackets_in_a_name_are_no_markup(pushpull, model_file, tmp_path, words, label):
+    call = ["evaluate", model_file, "--data-set", "digits", "--out", tmp_path / "resnet50 [a1_in1k]", *words, *CELLS]
+    code, out, err = pushpull(*call)
+    assert (code, err) == (0, "")
+    assert f"{label}  2 cells benchmarked" in out
+    assert f"{label} on digits" in out
+
+
 def test_errors_stand_under_their_own_severity(pushpull, model_file, tmp_path):
     call = ["evaluate", model_file, "--data-set", "digits", "--out", tmp_path / "mine"]
     assert pushpull(*call, "--corruption", "fog", "--severity", "1")[0] == 0

@@ -135,7 +135,7 @@ def run(
     _on_devices(devices)
     with _experiment(recipe, data, out, settings) as experiment:
         page = experiment.run()
-        experiment.console.print(f"report: {page}", highlight=False, soft_wrap=True)
+        _say(experiment.console, f"report: {page}")
 
 
 @app.command()
@@ -154,7 +154,7 @@ def train(
     _on_devices(devices)
     with _experiment(recipe, data, out, settings) as experiment:
         for chosen in _chosen(experiment.recipe, variant):
-            experiment.console.print(f"model: {experiment.train(chosen)}", highlight=False, soft_wrap=True)
+            _say(experiment.console, f"model: {experiment.train(chosen)}")
 
 
 @app.command()
@@ -302,10 +302,10 @@ def status(
         table, lines = cluster_status.status(run, queue)
         console.print(table)
         for line in lines:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            _say(console, line)
     for unknown in dict.fromkeys(filter(None, refusals)):
         said = f"what is queued, runs or has failed is not known: {unknown}"
-        console.print(said, markup=False, highlight=False, soft_wrap=True)
+        _say(console, said)
     console.print(cluster_status.LEGEND, highlight=False)
 
 
@@ -413,7 +413,7 @@ def compare(
 
     console = Console()
     page = write_comparison(folders, baseline, out, console=console)
-    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    _say(console, f"report: {page}")
 
 
 @app.command()
@@ -432,7 +432,7 @@ def models() -> None:
     console = Console()
     results = [Results.load(pretrained_folder(name) / RESULTS_FILE) for name in pretrained_models()]
     console.print(terminal_table(results, baseline=BASELINE))
-    console.print(f"folders: {pretrained_folder(BASELINE).parent}", highlight=False, soft_wrap=True)
+    _say(console, f"folders: {pretrained_folder(BASELINE).parent}")
 
 
 @app.command()
@@ -450,7 +450,7 @@ def export(
 
     found = dict.fromkeys(folder.resolve() for given in folders for folder in folders_with_results(given))
     table = write_tidy(out, [Results.load(folder / RESULTS_FILE) for folder in found])
-    Console().print(f"table: {table}", highlight=False, soft_wrap=True)
+    _say(Console(), f"table: {table}")
 
 
 @app.command()
@@ -504,7 +504,7 @@ def corrupt(
         from pushpull_conv.comparison import preview
 
         preview(photo, out, profile=profile or "imagenet", seed=seed, frost=frost)
-        console.print(f"figure: {out}", highlight=False, soft_wrap=True)
+        _say(console, f"figure: {out}")
     elif data_set is not None:
         from pushpull_conv.data import open_images
         from pushpull_conv.experiment import corrupt_set
@@ -520,7 +520,7 @@ def corrupt(
             workers=workers or usable_cores(),
             console=console,
         )
-        console.print(f"set: {manifest}", highlight=False, soft_wrap=True)
+        _say(console, f"set: {manifest}")
 
 
 @app.command()
@@ -541,7 +541,7 @@ def augment(
     from pushpull_conv.comparison import augment as draw
 
     draw(photo, out, profile=profile, seed=seed)
-    Console().print(f"figure: {out}", highlight=False, soft_wrap=True)
+    _say(Console(), f"figure: {out}")
 
 
 @app.command()
@@ -565,7 +565,7 @@ def explain(
     from pushpull_conv.comparison import explain as draw
 
     draw(model, photo, out, filters=filters)
-    Console().print(f"figure: {out}", highlight=False, soft_wrap=True)
+    _say(Console(), f"figure: {out}")
 
 
 @data_app.command("check")
@@ -632,6 +632,11 @@ def _on_devices(devices: int) -> None:
 
     if devices != 1 and not launched():
         sys.exit(launch([sys.executable, "-m", "pushpull_conv.cli", *sys.argv[1:]], devices))
+
+
+def _say(console: Console, line: str) -> None:
+    """Print a line as it is: what stands in brackets is part of a name, not markup."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _escape(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pushpull_conv.benchmark import (
@@ -411,7 +412,8 @@ def _save_sample(images: ImageSource, folder: Path) -> None:
 def error_table(results: Results) -> Table:
     """Return one model's top-1 errors for the terminal: corruptions down, severities across, in percent."""
     severities = sorted({severity for _, severity in results.cells})
-    table = Table("Top-1 error, %", *map(str, severities), "Mean", title=f"{results.model} on {results.header.data}")
+    title = escape(f"{results.model} on {results.header.data}")
+    table = Table("Top-1 error, %", *map(str, severities), "Mean", title=title)
     for column in table.columns[1:]:
         column.justify = "right"
     table.add_row("clean", *[""] * len(severities), f"{100 * results.clean_error:.2f}", end_section=True)

@@ -219,6 +219,14 @@ def test_the_command_says_what_it_needs(pushpull, tree, tmp_path):
     assert (code, "Example: pushpull data check" in out) == (0, True)
 
 
+def test_brackets_in_the_name_of_a_class_are_no_markup(pushpull, tmp_path):
+    write_tree(tmp_path / "val", {"[bold]cat": 2, "[red]dog": 1})
+    code, out, _ = pushpull("data", "check", tmp_path, "--data-set", "folder")
+    assert code == 0
+    assert "2 ([bold]cat)" in out
+    assert [line.split("│")[1].split()[0] for line in out.splitlines()[-4:-2]] == ["[bold]cat", "[red]dog"]
+
+
 def test_tar_shards_are_checked(tree, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tree / "cache"))
     shards = tree / "shards"
