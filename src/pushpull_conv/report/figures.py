@@ -111,6 +111,7 @@ def tradeoff_figure(scores: Sequence[Score], baseline: Score, looks: Mapping[str
             color=look.color,
             markersize=8,
             linestyle="none",
+            clip_on=False,  # at no errors it stands on the frame
             zorder=3,
         )
         if score.sd:
@@ -120,6 +121,7 @@ def tradeoff_figure(scores: Sequence[Score], baseline: Score, looks: Mapping[str
         gain = "" if score.r_net is None else f", R_net {signed(score.r_net)} %"
         values[mark] = [f"{score.model}: {errors}{gain}"]
     axes.margins(0.25)
+    axes.set(xlim=_possible(axes.get_xlim()), ylim=_possible(axes.get_ylim()))
     axes.set(xlabel="Clean top-1 error, %", ylabel=f"Mean top-1 error over {len(CORRUPTIONS)} corruptions, %")
     if baseline.r_net is not None:
         _draw_r_net(axes, baseline)
@@ -132,8 +134,13 @@ def tradeoff_figure(scores: Sequence[Score], baseline: Score, looks: Mapping[str
     name_above(figure, handles, most=3)
     caption = (
         "Mean error over the corruptions against clean error, both in percent; lower left is better. "
-        f"R_net (in brackets and as dotted lines, in percent) is zero on the solid line through {baseline.model} and "
-        "positive in the shaded half below it, where the mean error falls by more points than the clean error rises."
+        + (
+            f"There is no R_net against {baseline.model}, whose clean or mean error is zero."
+            if baseline.r_net is None
+            else f"R_net (in brackets and as dotted lines, in percent) is zero on the solid line through "
+            f"{baseline.model} and positive in the shaded half below it, where the mean error falls by more points "
+            "than the clean error rises."
+        )
         + (" Bars: standard deviation over the trainings." if any(score.sd for score in scores) else "")
     )
     return Figure("tradeoff", "Robustness against clean accuracy", figure, caption, values)
@@ -204,8 +211,7 @@ def _draw_r_net(axes: Axes, baseline: Score) -> None:
     zero = _percent(r_net_line(ends, baseline))
     axes.fill_between([left, right], [min(bottom, *zero)] * 2, zero, color=WASH, linewidth=0, zorder=0)
     best, worst = (
-        r_net(x / 100, y / 100, baseline.clean_error, baseline.mean_error)
-        for x, y in ((max(left, 0), max(bottom, 0)), (min(right, 100), min(top, 100)))
+        r_net(x / 100, y / 100, baseline.clean_error, baseline.mean_error) for x, y in ((left, bottom), (right, top))
     )
     for level in MaxNLocator(nbins=9, steps=[1, 2, 2.5, 5, 10]).tick_values(worst, best):
         heights = _percent(r_net_line(ends, baseline, level))
@@ -226,6 +232,11 @@ def _draw_r_net(axes: Axes, baseline: Score) -> None:
             )
     axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.grid(visible=False)
+
+
+def _possible(limits: tuple[float, float]) -> tuple[float, float]:
+    """Cut limits to what errors in percent can be."""
+    return max(limits[0], 0), min(limits[1], 100)
 
 
 def _percent(fractions: Sequence[float]) -> list[float]:
