@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import safetensors
 import safetensors.torch
+import timm
 import torch
 from torch import nn
 
 from pushpull_conv.comparison_layers import BlurPool2d
 from pushpull_conv.errors import InputError
 from pushpull_conv.models import (
+    Classifier,
     ModelSpec,
     create_model,
     find_checkpoint,
@@ -145,6 +147,14 @@ def test_a_network_that_the_spec_does_not_build_is_not_stored(checkpoint, change
     with pytest.raises(InputError, match=message):
         save_checkpoint(path, classifier, SPEC)
     assert path.read_bytes() == before
+
+
+def test_a_network_that_no_spec_builds_can_be_benchmarked_from_python(tmp_path):
+    network = timm.create_model("resnet18", num_classes=3, in_chans=1)
+    spec = ModelSpec("timm:resnet18", 3, None, None, (0.5,), (0.25,))
+    said = "what no spec builds .* cannot be stored this way: .* benchmark it from Python with evaluate"
+    with pytest.raises(InputError, match=said):
+        save_checkpoint(tmp_path / "model.safetensors", Classifier(network, spec.mean, spec.std), spec)
 
 
 def test_a_normalisation_that_is_not_the_specs_is_not_stored(tmp_path):

@@ -112,7 +112,8 @@ def _require_fit(classifier: Classifier, tensors: Mapping[str, Tensor], spec: Mo
     if difference := _difference(expected, given) or _difference(_own_layers(network), _own_layers(classifier.network)):
         raise InputError(
             f"spec builds another network than the classifier's: {difference}; give the spec that fits (num_classes, "
-            "pushpull, layer), or the file would not give this network back"
+            "pushpull, layer), or the file would not give this network back; what no spec builds (in_chans, img_size, "
+            "...) cannot be stored this way: store its state dict, and benchmark it from Python with evaluate"
         )
     for name, value in (("mean", spec.mean), ("std", spec.std)):
         own = getattr(classifier, name).flatten().double().cpu()
