@@ -224,6 +224,16 @@ def test_weights_of_a_model_for_other_classes_are_not_evaluated(pushpull, tmp_pa
     assert left_behind(tmp_path) == []
 
 
+def test_weights_of_the_same_network_for_more_classes_are_told_as_such(pushpull, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(create_model("resnet20", num_classes=12).state_dict(), "mine.pt")
+    call = ["--weights", "mine.pt", "--data-set", "digits", "--out", "out"]
+    told = "weights 'mine.pt' are of 'resnet20', but for another number of classes than the data's 10; give the images"
+    refused(pushpull("evaluate", "resnet20", *call), told)
+    refused(pushpull("evaluate", "resnet32", *call), "belongs to another architecture", "is missing")
+    assert left_behind(tmp_path) == ["mine.pt"]
+
+
 def test_a_network_without_weights_is_not_evaluated(pushpull, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     call = ["evaluate", "timm:resnet18", "--data-set", "digits", "--out", "out"]
