@@ -6,6 +6,10 @@ import os
 import pickle
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +90,27 @@ def test_brackets_in_a_name_are_no_markup(pushpull, model_file, tmp_path, words,
     assert (code, err) == (0, "")
     assert f"{label}  2 cells benchmarked" in out
     assert f"{label} on digits" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "begun"),
+    [
+        (["corrupt", "--data-set", "digits", "--workers", "2"], "fog.npy"),
+        pytest.param(["run", "quickstart"], "baseline/last.ckpt", marks=pytest.mark.slow),
+    ],
+)
+def test_ctrl_c_is_answered_in_one_line(tmp_path, words, begun):
+    """The terminal sends it to all processes, here to a session of their own."""
+    call = [sys.executable, "-m", "pushpull_conv.cli", *words, "--out", str(tmp_path / "out")]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(call, start_new_session=True, **pipes)
+    deadline = time.monotonic() + 300  # of a busy machine
+    while not (tmp_path / "out" / begun).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=300)
+    assert (process.returncode, err) == (130, "stopped; the same command goes on with what is missing\n")
 
 
 def test_errors_stand_under_their_own_severity(pushpull, model_file, tmp_path):

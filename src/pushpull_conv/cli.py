@@ -76,7 +76,7 @@ _RESOURCES = "What each task asks of SLURM"
 
 
 def main() -> None:
-    """Run the command; print what was wrong with its input in one line and exit with 2."""
+    """Run the command; print what was wrong with its input, or that it was stopped, in one line; exit with 2 or 130."""
     try:
         app()
     except InputError as error:
@@ -87,6 +87,19 @@ def main() -> None:
         _refuse(f"{error.name} is not installed; run: pip install 'pushpull-conv[train,report]'")
     except PermissionError as error:
         _refuse(f"'{error.filename}' may not be used ({error.strerror}); ask its owner for access")
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if not _interrupted(stop):
+            raise
+        if "RANK" not in os.environ:  # of several processes the one that started them says it
+            _say(Console(stderr=True), "stopped; the same command goes on with what is missing")
+        sys.exit(130)
+
+
+def _interrupted(stop: BaseException | None) -> bool:
+    """Whether it began with Ctrl-C, for which typer and Lightning raise `SystemExit` with a status of their own."""
+    while stop is not None and not isinstance(stop, KeyboardInterrupt):
+        stop = stop.__cause__ or stop.__context__
+    return stop is not None
 
 
 def _refuse(reason: str) -> NoReturn:
