@@ -485,6 +485,28 @@ def test_augment_draws_every_augmentation(pushpull, photo, tmp_path, ending):
         assert out.read_text() != text
 
 
+@pytest.mark.parametrize("command", ["corrupt", "augment", "explain"])
+def test_where_a_figure_cannot_be_written_none_is_drawn(pushpull, model_file, photo, tmp_path, monkeypatch, command):
+    def draw(*_, **__):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr("pushpull_conv.comparison.load_frost", draw)
+    monkeypatch.setattr("pushpull_conv.comparison.draws", draw)
+    monkeypatch.setattr("pushpull_conv.comparison.write_explanation", draw)
+    call = ["explain", model_file, photo, "--out"] if command == "explain" else [command, photo, "--out"]
+    (tmp_path / "folder.png").mkdir()
+    refused(pushpull(*call, tmp_path / "a.gif"), "a.gif", ".png")
+    refused(pushpull(*call, tmp_path / "folder.png"), "folder.png' is a folder; name a file")
+    refused(pushpull(*call, photo / "a.png"), "cannot be written")
+
+
+def test_endings_may_have_capitals(pushpull, model_file, photo, tmp_path):
+    assert pushpull("explain", model_file, photo, "--out", tmp_path / "A.SVG")[0] == 0
+    assert (tmp_path / "A.SVG").read_text().startswith("<?xml")
+    assert pushpull("export", "cifar10-resnet20-pp3", "--out", tmp_path / "T.CSV")[0] == 0
+    assert (tmp_path / "T.CSV").read_text().startswith('"model"')
+
+
 def test_augment_refuses_what_it_cannot_draw(pushpull, photo, tmp_path):
     refused(pushpull("augment", tmp_path / "gone.png", "--out", tmp_path / "a.png"), "gone.png", "does not exist")
     refused(pushpull("augment", photo, "--out", tmp_path / "a.gif"), "a.gif", ".png")

@@ -22,6 +22,7 @@ from pushpull_conv.provenance import read_provenance
 from pushpull_conv.repeats import variant_of
 from pushpull_conv.report import (
     Sample,
+    require_picture,
     terminal_table,
     write_augmentations,
     write_explanation,
@@ -211,7 +212,9 @@ def preview(photo: Path, out: Path, *, profile: str, seed: int, frost: str) -> P
         InputError: The picture cannot be read, the profile or frost source is unknown, or the figure cannot be written.
     """
     side = PROFILE_SIDES[require_name("profile", profile, PROFILE_SIDES)]
-    sample = Sample(photo=read_photo(photo, side=side), seed=seed, profile=profile, frost=load_frost(frost))
+    picture = read_photo(photo, side=side)
+    require_picture(out)
+    sample = Sample(photo=picture, seed=seed, profile=profile, frost=load_frost(frost))
     return write_gallery(out, sample, (*CORRUPTIONS, *EXTRA_CORRUPTIONS))
 
 
@@ -224,6 +227,7 @@ def augment(photo: Path, out: Path, *, profile: str, seed: int) -> Path:
     """
     side = PROFILE_SIDES[require_name("profile", profile, PROFILE_SIDES)]
     picture = read_photo(photo, side=side)
+    require_picture(out)
     drawn = {known.title: draws(name, picture, DRAWS_SHOWN, seed=seed) for name, known in AUGMENTATIONS.items()}
     return write_augmentations(out, picture, drawn)
 
@@ -245,4 +249,5 @@ def explain(model: str, photo: Path, out: Path, *, filters: int) -> Path:
     picture = read_photo(photo)
     if max(picture.shape) > LARGEST_EXPLAINED:
         picture = read_photo(photo, side=LARGEST_EXPLAINED)
+    require_picture(out)
     return write_explanation(out, unit, picture, classifier.normalise(picture[None]), filters=filters)
