@@ -259,6 +259,21 @@ def test_weights_of_the_same_network_for_more_classes_are_told_as_such(pushpull,
     assert left_behind(tmp_path) == ["mine.pt"]
 
 
+def test_what_was_nearly_right_is_told_how_to_be_right(pushpull, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.pt").write_text("")
+    write = ["--data-set", "digits", "--out", "out"]
+    refused(pushpull("evaluate", "mine.pt", *write), "name that, as in timm:resnet50 --weights mine.pt")
+    refused(pushpull("evaluate", "resnet20", "--weights", ".", *write), "folder '.' has no model.safetensors; give one")
+    Path("data/val/ant").mkdir(parents=True)
+    inside = ["evaluate", "resnet20", "--data-set", "folder", "--data", "data/val", "--out", "out"]
+    refused(pushpull(*inside), "data/val' has no test images", "give the folder that holds it, 'data'")
+    for seed in (99999999999999999999, -1):
+        told = f"--seed is {seed}; allowed: 0 to 18446744073709551615"
+        refused(pushpull("evaluate", "resnet20", *write, "--seed", seed), told)
+        refused(pushpull("augment", "photo.png", "--out", "a.png", "--seed", seed), told)
+
+
 def test_a_network_without_weights_is_not_evaluated(pushpull, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     call = ["evaluate", "timm:resnet18", "--data-set", "digits", "--out", "out"]
@@ -532,7 +547,7 @@ def test_explain_refuses_what_it_cannot_draw(pushpull, model_file, photo, tmp_pa
     out = ["--out", tmp_path / "explained.png"]
     refused(pushpull("explain", tmp_path / "plain.safetensors", photo, *out), "plain.safetensors", "no push-pull unit")
     refused(pushpull("explain", tmp_path / "gone.safetensors", photo, *out), "gone.safetensors", "does not exist")
-    refused(pushpull("explain", tmp_path, photo, *out), "model.safetensors' does not exist")
+    refused(pushpull("explain", tmp_path, photo, *out), f"'{tmp_path}' has no model.safetensors; give one")
     refused(pushpull("explain", model_file, tmp_path / "gone.png", *out), "gone.png", "does not exist")
     refused(pushpull("explain", model_file, photo, "--out", tmp_path / "a.gif"), "a.gif", ".png")
     for filters in (0, 17):

@@ -65,7 +65,16 @@ SuiteOption = Annotated[
         metavar="NAME", help="The protocol: cifar10-c, tiny-imagenet-c or imagenet-c.  [default: the data set's]"
     ),
 ]
-SeedOption = Annotated[int, typer.Option(metavar="N", help="Key of the corruptions' randomness.")]
+
+
+def _seed(value: int) -> int:
+    """Refuse what would give the same images as another seed."""
+    if not 0 <= value < 2**64:
+        raise InputError(f"--seed is {value}; allowed: 0 to {2**64 - 1}")
+    return value
+
+
+SeedOption = Annotated[int, typer.Option(metavar="N", help="Key of the corruptions' randomness.", callback=_seed)]
 CorruptionOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -543,7 +552,9 @@ def augment(
     profile: Annotated[
         str, typer.Option(metavar="NAME", help="The size and the settings: imagenet, tiny-imagenet or cifar.")
     ] = "imagenet",
-    seed: Annotated[int, typer.Option(metavar="N", help="Key of the augmentations' randomness.")] = 1234,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Key of the augmentations' randomness.", callback=_seed)
+    ] = 1234,
 ) -> None:
     """Draw a picture as each augmentation gives it to training.
 
