@@ -20,7 +20,7 @@ import torch
 import yaml
 from PIL import Image
 
-from pushpull_conv import Results, create_model
+from pushpull_conv import Results, comparison, create_model
 from pushpull_conv.augment import AUGMENTATIONS
 from pushpull_conv.models import ModelSpec, save_checkpoint
 from pushpull_conv.training.recipe import load_recipe, shipped_recipes
@@ -539,6 +539,23 @@ def test_explain_draws_a_unit(pushpull, model_file, photo, tmp_path, ending):
     if ending == "svg":
         text = out.read_text()
         assert all(word in text for word in ("push spectrum", "difference", "cycles/pixel", "Below: the 2 filters"))
+
+
+@pytest.mark.parametrize(
+    ("size", "seen"), [((1000, 90), (512, 46)), ((20, 600), (17, 512)), ((40, 512), (40, 512)), ((1, 1), (1, 1))]
+)
+@pytest.mark.filterwarnings("error")
+def test_explain_keeps_proportions_and_enlarges_nothing(pushpull, model_file, tmp_path, monkeypatch, size, seen):
+    pictures, write = [], comparison.write_explanation
+
+    def written(out, unit, picture, *rest, **options):
+        pictures.append(picture)
+        return write(out, unit, picture, *rest, **options)
+
+    monkeypatch.setattr(comparison, "write_explanation", written)
+    Image.new("RGB", size, (90, 120, 30)).save(tmp_path / "photo.png")
+    assert pushpull("explain", model_file, tmp_path / "photo.png", "--out", tmp_path / "explained.png")[0] == 0
+    assert pictures[0].shape == (3, *reversed(seen))
 
 
 def test_explain_refuses_what_it_cannot_draw(pushpull, model_file, photo, tmp_path):

@@ -36,7 +36,7 @@ PROFILE_SIDES = {suite.profile: suite.side for suite in SUITES.values()}
 DRAWS_SHOWN = 7
 """How many times `augment` draws from each augmentation."""
 LARGEST_EXPLAINED = 512
-"""Side in pixels to which `explain` scales and crops a larger picture: more could not be seen in its figure."""
+"""Pixels to which `explain` scales the longer side of a larger picture: more could not be seen in its figure."""
 
 
 def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Console) -> Path:
@@ -246,8 +246,6 @@ def explain(model: str, photo: Path, out: Path, *, filters: int) -> Path:
         raise InputError(f"'{model}' ({spec.name}) has {has}; give a model with one over the image's three channels")
     if not 1 <= filters <= unit.out_channels:
         raise InputError(f"filters is {filters}; allowed: 1 to {unit.out_channels}, as many as the unit has")
-    picture = read_photo(photo)
-    if max(picture.shape) > LARGEST_EXPLAINED:
-        picture = read_photo(photo, side=LARGEST_EXPLAINED)
+    picture = read_photo(photo, longest=LARGEST_EXPLAINED)
     require_picture(out)
     return write_explanation(out, unit, picture, classifier.normalise(picture[None]), filters=filters)
