@@ -6,6 +6,10 @@ import os
 import pickle
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +20,7 @@ import torch
 import yaml
 from PIL import Image
 
-from pushpull_conv import Results, create_model
+from pushpull_conv import Results, comparison, create_model
 from pushpull_conv.augment import AUGMENTATIONS
 from pushpull_conv.models import ModelSpec, save_checkpoint
 from pushpull_conv.training.recipe import load_recipe, shipped_recipes
@@ -77,6 +81,36 @@ def test_evaluate_counts_prints_and_keeps(pushpull, model_file, tmp_path):
     assert record["command"].startswith("pushpull evaluate")
     assert pushpull(*call, "--out", tmp_path / "rounded", "--autocast", "bfloat16")[0] == 0
     assert Results.load(tmp_path / "rounded" / "results.json").header.autocast == "bfloat16"
+
+
+@pytest.mark.parametrize(("words", "label"), [(["--label", "[/foo]"], "[/foo]"), ([], "resnet50 [a1_in1k]")])
+def test_brackets_in_a_name_are_no_markup(pushpull, model_file, tmp_path, words, label):
+    call = ["evaluate", model_file, "--data-set", "digits", "--out", tmp_path / "resnet50 [a1_in1k]", *words, *CELLS]
+    code, out, err = pushpull(*call)
+    assert (code, err) == (0, "")
+    assert f"{label}  2 cells benchmarked" in out
+    assert f"{label} on digits" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "begun"),
+    [
+        (["corrupt", "--data-set", "digits", "--workers", "2"], "fog.npy"),
+        pytest.param(["run", "quickstart"], "baseline/last.ckpt", marks=pytest.mark.slow),
+    ],
+)
+def test_ctrl_c_is_answered_in_one_line(tmp_path, words, begun):
+    """The terminal sends it to all processes, here to a session of their own."""
+    call = [sys.executable, "-m", "pushpull_conv.cli", *words, "--out", str(tmp_path / "out")]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(call, start_new_session=True, **pipes)
+    deadline = time.monotonic() + 300  # of a busy machine
+    while not (tmp_path / "out" / begun).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=300)
+    assert (process.returncode, err) == (130, "stopped; the same command goes on with what is missing\n")
 
 
 def test_errors_stand_under_their_own_severity(pushpull, model_file, tmp_path):
@@ -209,6 +243,31 @@ def test_weights_of_a_model_for_other_classes_are_not_evaluated(pushpull, tmp_pa
     refused(pushpull("evaluate", "cifar10-resnet20-baseline", *call), *told)
     refused(pushpull("evaluate", "resnet20", "--weights", "cifar10-resnet20-baseline", *call), *told)
     assert left_behind(tmp_path) == []
+
+
+def test_weights_of_the_same_network_for_more_classes_are_told_as_such(pushpull, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(create_model("resnet20", num_classes=12).state_dict(), "mine.pt")
+    call = ["--weights", "mine.pt", "--data-set", "digits", "--out", "out"]
+    told = "weights 'mine.pt' are of 'resnet20', but for another number of classes than the data's 10; give the images"
+    refused(pushpull("evaluate", "resnet20", *call), told)
+    refused(pushpull("evaluate", "resnet32", *call), "belongs to another architecture", "is missing")
+    assert left_behind(tmp_path) == ["mine.pt"]
+
+
+def test_what_was_nearly_right_is_told_how_to_be_right(pushpull, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.pt").write_text("")
+    write = ["--data-set", "digits", "--out", "out"]
+    refused(pushpull("evaluate", "mine.pt", *write), "name that, as in timm:resnet50 --weights mine.pt")
+    refused(pushpull("evaluate", "resnet20", "--weights", ".", *write), "folder '.' has no model.safetensors; give one")
+    Path("data/val/ant").mkdir(parents=True)
+    inside = ["evaluate", "resnet20", "--data-set", "folder", "--data", "data/val", "--out", "out"]
+    refused(pushpull(*inside), "data/val' has no test images", "give the folder that holds it, 'data'")
+    for seed in (99999999999999999999, -1):
+        told = f"--seed is {seed}; allowed: 0 to 18446744073709551615"
+        refused(pushpull("evaluate", "resnet20", *write, "--seed", seed), told)
+        refused(pushpull("augment", "photo.png", "--out", "a.png", "--seed", seed), told)
 
 
 def test_a_network_without_weights_is_not_evaluated(pushpull, tmp_path, monkeypatch):
@@ -437,6 +496,28 @@ def test_augment_draws_every_augmentation(pushpull, photo, tmp_path, ending):
         assert out.read_text() != text
 
 
+@pytest.mark.parametrize("command", ["corrupt", "augment", "explain"])
+def test_where_a_figure_cannot_be_written_none_is_drawn(pushpull, model_file, photo, tmp_path, monkeypatch, command):
+    def draw(*_, **__):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr("pushpull_conv.comparison.load_frost", draw)
+    monkeypatch.setattr("pushpull_conv.comparison.draws", draw)
+    monkeypatch.setattr("pushpull_conv.comparison.write_explanation", draw)
+    call = ["explain", model_file, photo, "--out"] if command == "explain" else [command, photo, "--out"]
+    (tmp_path / "folder.png").mkdir()
+    refused(pushpull(*call, tmp_path / "a.gif"), "a.gif", ".png")
+    refused(pushpull(*call, tmp_path / "folder.png"), "folder.png' is a folder; name a file")
+    refused(pushpull(*call, photo / "a.png"), "cannot be written")
+
+
+def test_endings_may_have_capitals(pushpull, model_file, photo, tmp_path):
+    assert pushpull("explain", model_file, photo, "--out", tmp_path / "A.SVG")[0] == 0
+    assert (tmp_path / "A.SVG").read_text().startswith("<?xml")
+    assert pushpull("export", "cifar10-resnet20-pp3", "--out", tmp_path / "T.CSV")[0] == 0
+    assert (tmp_path / "T.CSV").read_text().startswith('"model"')
+
+
 def test_augment_refuses_what_it_cannot_draw(pushpull, photo, tmp_path):
     refused(pushpull("augment", tmp_path / "gone.png", "--out", tmp_path / "a.png"), "gone.png", "does not exist")
     refused(pushpull("augment", photo, "--out", tmp_path / "a.gif"), "a.gif", ".png")
@@ -456,13 +537,30 @@ def test_explain_draws_a_unit(pushpull, model_file, photo, tmp_path, ending):
         assert all(word in text for word in ("push spectrum", "difference", "cycles/pixel", "Below: the 2 filters"))
 
 
+@pytest.mark.parametrize(
+    ("size", "seen"), [((1000, 90), (512, 46)), ((20, 600), (17, 512)), ((40, 512), (40, 512)), ((1, 1), (1, 1))]
+)
+@pytest.mark.filterwarnings("error")
+def test_explain_keeps_proportions_and_enlarges_nothing(pushpull, model_file, tmp_path, monkeypatch, size, seen):
+    pictures, write = [], comparison.write_explanation
+
+    def written(out, unit, picture, *rest, **options):
+        pictures.append(picture)
+        return write(out, unit, picture, *rest, **options)
+
+    monkeypatch.setattr(comparison, "write_explanation", written)
+    Image.new("RGB", size, (90, 120, 30)).save(tmp_path / "photo.png")
+    assert pushpull("explain", model_file, tmp_path / "photo.png", "--out", tmp_path / "explained.png")[0] == 0
+    assert pictures[0].shape == (3, *reversed(seen))
+
+
 def test_explain_refuses_what_it_cannot_draw(pushpull, model_file, photo, tmp_path):
     spec = ModelSpec("resnet20", 10, None, None, (0.5,) * 3, (0.25,) * 3, layer={"kind": "surround"})
     save_checkpoint(tmp_path / "plain.safetensors", spec.build(), spec)
     out = ["--out", tmp_path / "explained.png"]
     refused(pushpull("explain", tmp_path / "plain.safetensors", photo, *out), "plain.safetensors", "no push-pull unit")
     refused(pushpull("explain", tmp_path / "gone.safetensors", photo, *out), "gone.safetensors", "does not exist")
-    refused(pushpull("explain", tmp_path, photo, *out), "model.safetensors' does not exist")
+    refused(pushpull("explain", tmp_path, photo, *out), f"'{tmp_path}' has no model.safetensors; give one")
     refused(pushpull("explain", model_file, tmp_path / "gone.png", *out), "gone.png", "does not exist")
     refused(pushpull("explain", model_file, photo, "--out", tmp_path / "a.gif"), "a.gif", ".png")
     for filters in (0, 17):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pushpull_conv.data.check import DataCheck, SplitCheck, check_data
@@ -55,7 +56,7 @@ def data_table(found: DataCheck) -> Table:
     if len(names) <= _FEW_CLASSES:
         table.add_section()
         for name in names:
-            table.add_row(name, *[f"{split.counts.get(name, 0):,}" for split in found.splits])
+            table.add_row(escape(name), *[f"{split.counts.get(name, 0):,}" for split in found.splits])
     return table
 
 
@@ -66,7 +67,8 @@ def _check_written(folder: Path, console: Console) -> list[str]:
         for done, (part, problem) in enumerate(damaged_parts(folder), start=1):
             problems += [problem] if problem else []
             show(done, len(parts), part)
-    console.print(f"{folder}: {len(parts)} parts, {len(parts) - len(problems)} as written", highlight=False)
+    said = f"{folder}: {len(parts)} parts, {len(parts) - len(problems)} as written"
+    console.print(said, markup=False, highlight=False)
     return problems
 
 
@@ -74,7 +76,7 @@ def _of_a_class(choose: Callable[[Iterable[int]], int], split: SplitCheck) -> st
     """The smallest or largest number of images of a class, and a class that has so many."""
     count = choose(split.counts.values())
     names = [name for name in split.counts if split.counts[name] == count]
-    return f"{count:,} ({names[0] if len(names) < len(split.counts) else 'each'})"
+    return f"{count:,} ({escape(names[0]) if len(names) < len(split.counts) else 'each'})"
 
 
 def _sides(size: tuple[int, int]) -> str:

@@ -65,7 +65,16 @@ SuiteOption = Annotated[
         metavar="NAME", help="The protocol: cifar10-c, tiny-imagenet-c or imagenet-c.  [default: the data set's]"
     ),
 ]
-SeedOption = Annotated[int, typer.Option(metavar="N", help="Key of the corruptions' randomness.")]
+
+
+def _seed(value: int) -> int:
+    """Refuse what would give the same images as another seed."""
+    if not 0 <= value < 2**64:
+        raise InputError(f"--seed is {value}; allowed: 0 to {2**64 - 1}")
+    return value
+
+
+SeedOption = Annotated[int, typer.Option(metavar="N", help="Key of the corruptions' randomness.", callback=_seed)]
 CorruptionOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -76,7 +85,7 @@ _RESOURCES = "What each task asks of SLURM"
 
 
 def main() -> None:
-    """Run the command; print what was wrong with its input in one line and exit with 2."""
+    """Run the command; print what was wrong with its input, or that it was stopped, in one line; exit with 2 or 130."""
     try:
         app()
     except InputError as error:
@@ -87,6 +96,19 @@ def main() -> None:
         _refuse(f"{error.name} is not installed; run: pip install 'pushpull-conv[train,report]'")
     except PermissionError as error:
         _refuse(f"'{error.filename}' may not be used ({error.strerror}); ask its owner for access")
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if not _interrupted(stop):
+            raise
+        if "RANK" not in os.environ:  # of several processes the one that started them says it
+            _say(Console(stderr=True), "stopped; the same command goes on with what is missing")
+        sys.exit(130)
+
+
+def _interrupted(stop: BaseException | None) -> bool:
+    """Whether it began with Ctrl-C, for which typer and Lightning raise `SystemExit` with a status of their own."""
+    while stop is not None and not isinstance(stop, KeyboardInterrupt):
+        stop = stop.__cause__ or stop.__context__
+    return stop is not None
 
 
 def _refuse(reason: str) -> NoReturn:
@@ -135,7 +157,7 @@ def run(
     _on_devices(devices)
     with _experiment(recipe, data, out, settings) as experiment:
         page = experiment.run()
-        experiment.console.print(f"report: {page}", highlight=False, soft_wrap=True)
+        _say(experiment.console, f"report: {page}")
 
 
 @app.command()
@@ -154,7 +176,7 @@ def train(
     _on_devices(devices)
     with _experiment(recipe, data, out, settings) as experiment:
         for chosen in _chosen(experiment.recipe, variant):
-            experiment.console.print(f"model: {experiment.train(chosen)}", highlight=False, soft_wrap=True)
+            _say(experiment.console, f"model: {experiment.train(chosen)}")
 
 
 @app.command()
@@ -302,10 +324,10 @@ def status(
         table, lines = cluster_status.status(run, queue)
         console.print(table)
         for line in lines:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            _say(console, line)
     for unknown in dict.fromkeys(filter(None, refusals)):
         said = f"what is queued, runs or has failed is not known: {unknown}"
-        console.print(said, markup=False, highlight=False, soft_wrap=True)
+        _say(console, said)
     console.print(cluster_status.LEGEND, highlight=False)
 
 
@@ -414,7 +436,7 @@ def compare(
 
     console = Console()
     page = write_comparison(folders, baseline, out, console=console)
-    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    _say(console, f"report: {page}")
 
 
 @app.command()
@@ -433,7 +455,7 @@ def models() -> None:
     console = Console()
     results = [Results.load(pretrained_folder(name) / RESULTS_FILE) for name in pretrained_models()]
     console.print(terminal_table(results, baseline=BASELINE))
-    console.print(f"folders: {pretrained_folder(BASELINE).parent}", highlight=False, soft_wrap=True)
+    _say(console, f"folders: {pretrained_folder(BASELINE).parent}")
 
 
 @app.command()
@@ -451,7 +473,7 @@ def export(
 
     found = dict.fromkeys(folder.resolve() for given in folders for folder in folders_with_results(given))
     table = write_tidy(out, [Results.load(folder / RESULTS_FILE) for folder in found])
-    Console().print(f"table: {table}", highlight=False, soft_wrap=True)
+    _say(Console(), f"table: {table}")
 
 
 @app.command()
@@ -505,7 +527,7 @@ def corrupt(
         from pushpull_conv.comparison import preview
 
         preview(photo, out, profile=profile or "imagenet", seed=seed, frost=frost)
-        console.print(f"figure: {out}", highlight=False, soft_wrap=True)
+        _say(console, f"figure: {out}")
     elif data_set is not None:
         from pushpull_conv.data import open_images
         from pushpull_conv.experiment import corrupt_set
@@ -521,7 +543,7 @@ def corrupt(
             workers=workers or usable_cores(),
             console=console,
         )
-        console.print(f"set: {manifest}", highlight=False, soft_wrap=True)
+        _say(console, f"set: {manifest}")
 
 
 @app.command()
@@ -531,7 +553,9 @@ def augment(
     profile: Annotated[
         str, typer.Option(metavar="NAME", help="The size and the settings: imagenet, tiny-imagenet or cifar.")
     ] = "imagenet",
-    seed: Annotated[int, typer.Option(metavar="N", help="Key of the augmentations' randomness.")] = 1234,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Key of the augmentations' randomness.", callback=_seed)
+    ] = 1234,
 ) -> None:
     """Draw a picture as each augmentation gives it to training.
 
@@ -542,7 +566,7 @@ def augment(
     from pushpull_conv.comparison import augment as draw
 
     draw(photo, out, profile=profile, seed=seed)
-    Console().print(f"figure: {out}", highlight=False, soft_wrap=True)
+    _say(Console(), f"figure: {out}")
 
 
 @app.command()
@@ -566,7 +590,7 @@ def explain(
     from pushpull_conv.comparison import explain as draw
 
     draw(model, photo, out, filters=filters)
-    Console().print(f"figure: {out}", highlight=False, soft_wrap=True)
+    _say(Console(), f"figure: {out}")
 
 
 @data_app.command("check")
@@ -633,6 +657,11 @@ def _on_devices(devices: int) -> None:
 
     if devices != 1 and not launched():
         sys.exit(launch([sys.executable, "-m", "pushpull_conv.cli", *sys.argv[1:]], devices))
+
+
+def _say(console: Console, line: str) -> None:
+    """Print a line as it is: what stands in brackets is part of a name, not markup."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _escape(text: str) -> str:

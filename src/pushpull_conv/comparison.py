@@ -24,6 +24,7 @@ from pushpull_conv.provenance import read_provenance
 from pushpull_conv.repeats import variant_of
 from pushpull_conv.report import (
     Sample,
+    require_picture,
     terminal_table,
     write_augmentations,
     write_explanation,
@@ -37,7 +38,7 @@ PROFILE_SIDES = {suite.profile: suite.side for suite in SUITES.values()}
 DRAWS_SHOWN = 7
 """How many times `augment` draws from each augmentation."""
 LARGEST_EXPLAINED = 512
-"""Side in pixels to which `explain` scales and crops a larger picture: more could not be seen in its figure."""
+"""Pixels to which `explain` scales the longer side of a larger picture: more could not be seen in its figure."""
 
 
 def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Console) -> Path:
@@ -239,7 +240,9 @@ def preview(photo: Path, out: Path, *, profile: str, seed: int, frost: str) -> P
         InputError: The picture cannot be read, the profile or frost source is unknown, or the figure cannot be written.
     """
     side = PROFILE_SIDES[require_name("profile", profile, PROFILE_SIDES)]
-    sample = Sample(photo=read_photo(photo, side=side), seed=seed, profile=profile, frost=load_frost(frost))
+    picture = read_photo(photo, side=side)
+    require_picture(out)
+    sample = Sample(photo=picture, seed=seed, profile=profile, frost=load_frost(frost))
     return write_gallery(out, sample, NAMES)
 
 
@@ -252,6 +255,7 @@ def augment(photo: Path, out: Path, *, profile: str, seed: int) -> Path:
     """
     side = PROFILE_SIDES[require_name("profile", profile, PROFILE_SIDES)]
     picture = read_photo(photo, side=side)
+    require_picture(out)
     drawn = {known.title: draws(name, picture, DRAWS_SHOWN, seed=seed) for name, known in AUGMENTATIONS.items()}
     return write_augmentations(out, picture, drawn)
 
@@ -270,7 +274,6 @@ def explain(model: str, photo: Path, out: Path, *, filters: int) -> Path:
         raise InputError(f"'{model}' ({spec.name}) has {has}; give a model with one over the image's three channels")
     if not 1 <= filters <= unit.out_channels:
         raise InputError(f"filters is {filters}; allowed: 1 to {unit.out_channels}, as many as the unit has")
-    picture = read_photo(photo)
-    if max(picture.shape) > LARGEST_EXPLAINED:
-        picture = read_photo(photo, side=LARGEST_EXPLAINED)
+    picture = read_photo(photo, longest=LARGEST_EXPLAINED)
+    require_picture(out)
     return write_explanation(out, unit, picture, classifier.normalise(picture[None]), filters=filters)

@@ -377,6 +377,8 @@ def open_classifier(model: str, images: ImageSource, weights: str | None = None)
     else:
         if model.startswith(("timm:", "torchvision:")):
             raise InputError(f"'{model}' is a network without weights; add --weights FILE, or --weights pretrained")
+        if Path(model).is_file() and Path(model).suffix != ".safetensors":
+            raise InputError(f"'{model}' does not tell its network; name that, as in timm:resnet50 --weights {model}")
         checkpoint = find_checkpoint(model, "or another model's name with --weights")
         _require_colours(checkpoint, images)
         classifier, spec = load_checkpoint(checkpoint)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 import torch
+from rich.markup import escape
 from rich.table import Table
 
 from pushpull_conv.benchmark import generated, suite_of
@@ -173,7 +174,7 @@ def _finish() -> None:
 
 def plan_table(planned: Sequence[Planned], title: str) -> Table:
     """Return the plan for the terminal."""
-    table = Table("Variant", "Steps", "Training", "Cells", "Benchmark", "Disk, MB", title=title)
+    table = Table("Variant", "Steps", "Training", "Cells", "Benchmark", "Disk, MB", title=escape(title))
     for column in table.columns[1:]:
         column.justify = "right"
     for one in planned:

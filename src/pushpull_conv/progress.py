@@ -21,10 +21,10 @@ def progress_bar(console: Console, label: str = "", done: str = "") -> Iterator[
         A function that is told how many are done, of how many, and what is being done.
     """
     columns = (
-        TextColumn("[bold]{task.description}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(),  # the only one to give way in a narrow terminal
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[state]}"),
+        TextColumn("{task.fields[state]}", markup=False),
         TextColumn("left"),
         TimeRemainingColumn(table_column=Column(no_wrap=True)),
     )
@@ -37,4 +37,4 @@ def progress_bar(console: Console, label: str = "", done: str = "") -> Iterator[
 
         yield show
     if done:
-        console.print(f"{label}  {progress.tasks[task].completed:.0f} {done}", highlight=False)
+        console.print(f"{label}  {progress.tasks[task].completed:.0f} {done}", markup=False, highlight=False)

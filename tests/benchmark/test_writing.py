@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from pushpull_conv.benchmark import Results, check_comparable, evaluate, write_set, writing
+from pushpull_conv.benchmark.suites import suite_of
 from pushpull_conv.corruptions import SEVERITIES, recompress
 from pushpull_conv.data import ImageSet, load_images, open_images
 from pushpull_conv.data.manifest import damaged_parts
@@ -390,8 +391,14 @@ def test_a_suite_that_does_not_fit_says_which_do(digits, photographs):
     with pytest.raises(InputError, match="suite 'cifar10-c' has no JPEG step to leave out"):
         evaluate(Linear(10), digits, jpeg=False)
     odd = dataclasses.replace(digits, images=digits.images[:, :, :31], name="odd")
-    with pytest.raises(InputError, match=r"31 x 32; suites for these: none"):
+    with pytest.raises(InputError, match=r"suites for these: none; resize them to 32 x 32 \(cifar10-c\), 64 x"):
         evaluate(Linear(10), odd)
+
+
+@pytest.mark.parametrize(("side", "name"), [(32, "cifar10-c"), (64, "tiny-imagenet-c"), (224, "imagenet-c")])
+def test_images_of_ones_own_get_the_suite_for_their_size(digits, side, name):
+    images = torch.zeros(len(digits), 3, side, side, dtype=torch.uint8)
+    assert suite_of(dataclasses.replace(digits, images=images, name="mine"), None).name == name
 
 
 def test_pixels_are_written_once_per_part(digits, tmp_path, monkeypatch):

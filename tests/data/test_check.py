@@ -62,13 +62,13 @@ def test_everything_that_is_wrong_is_named(tree):
     (tree / "train" / "dog").mkdir()
     found = check_data("folder", tree)
     expected = [
-        r"train/cat' is missing, a class of folder",
+        r"train' lacks 1 class of folder: cat; copy them",
         r"class folder '.*train/bee' has 2 entries that are no images: 4.png.part, deeper",
         r"class folder '.*train/dog' has no images",
         r"image '.*train/ant/0.png' is truncated or not an image",
         r"image '.*train/bee/7.png' is truncated or not an image",
         r"2 classes have no train images: cat, dog",
-        r"val/dog' is missing, a class of folder",
+        r"val' lacks 1 class of folder: dog; copy them",
         r"'.*val' has 1 images in no class folder: loose.png",
         r"image '.*val/ant/1.png' is truncated or not an image",
         r"1 class has no test images: dog",
@@ -107,11 +107,19 @@ def test_class_folders_of_a_part_of_imagenet(tmp_path):
     (tmp_path / "train" / PART[5]).rename(tmp_path / "train" / "n00000000")
     found = check_data("imagenet-100", tmp_path)
     assert [re.sub(".*/", "", problem) for problem in found.problems] == [
-        "n00000000' is not a class of imagenet-100; remove it",
-        f"{PART[5]}' is missing, a class of imagenet-100; copy it",
+        "train' has 1 class that imagenet-100 has not: n00000000; remove them",
+        f"train' lacks 1 class of imagenet-100: {PART[5]}; copy them",
         f"1 class has no train images: {PART[5]}",
     ]
     assert found.splits[0].images == 99
+
+
+def test_many_missing_classes_are_one_problem(tmp_path):
+    write_tree(tmp_path / "val", {**dict.fromkeys(PART[:3], 1), "ant": 1, "bee": 1})
+    extra, missing, empty = check_data("imagenet-100", tmp_path).problems
+    assert extra == f"'{tmp_path / 'val'}' has 2 classes that imagenet-100 has not: ant, bee; remove them"
+    assert missing == f"'{tmp_path / 'val'}' lacks 97 classes of imagenet-100: {', '.join(PART[3:15])}, ...; copy them"
+    assert "97 classes have no test images" in empty
 
 
 def test_the_published_tiny_imagenet_has_other_files_by_right(tmp_path):
@@ -217,6 +225,14 @@ def test_the_command_says_what_it_needs(pushpull, tree, tmp_path):
     assert (code, "is not finished; repeat the pushpull corrupt" in err) == (2, True)
     code, out, _ = pushpull("data", "check", "--help")
     assert (code, "Example: pushpull data check" in out) == (0, True)
+
+
+def test_brackets_in_the_name_of_a_class_are_no_markup(pushpull, tmp_path):
+    write_tree(tmp_path / "val", {"[bold]cat": 2, "[red]dog": 1})
+    code, out, _ = pushpull("data", "check", tmp_path, "--data-set", "folder")
+    assert code == 0
+    assert "2 ([bold]cat)" in out
+    assert [line.split("│")[1].split()[0] for line in out.splitlines()[-4:-2]] == ["[bold]cat", "[red]dog"]
 
 
 def test_tar_shards_are_checked(tree, monkeypatch):

@@ -19,7 +19,7 @@ from pushpull_conv.benchmark.suites import suite_of
 from pushpull_conv.data import ImageSet, ImageStream, PictureBatches, Preparation, load_images, open_images, parquet
 from pushpull_conv.data.parquet import list_parquet
 from pushpull_conv.data.photos import read_photo
-from pushpull_conv.data.pixels import decode_picture, scaled_part, scaled_size
+from pushpull_conv.data.pixels import decode, decode_picture, scaled_part, scaled_size
 from pushpull_conv.data.spec import DataSpec
 from pushpull_conv.errors import InputError
 
@@ -191,6 +191,30 @@ def test_a_part_that_is_scaled_alone_is_that_of_the_whole(width, height, shorter
     part = np.asarray(scaled_part(picture, size, box)).astype(int)
     # Noise, where half a pixel would move a value far; each of the two passes rounds, by chance to another level.
     assert np.abs(part - np.asarray(whole.crop(box))).max() <= 2
+
+
+@pytest.mark.parametrize("size", [(60000, 2), (2, 200)])
+def test_of_a_line_of_pixels_no_more_is_scaled_than_is_cut(size, monkeypatch):
+    """As a whole the first would be of 7,680,000 x 256 pixels."""
+    spec, resize, scaled = DataSpec("lines", ("a",), size=224, resize=256), Image.Image.resize, []
+    pixels = np.random.default_rng(2).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+
+    def counting(image, to, *rest, **options):
+        scaled.append(to)
+        return resize(image, to, *rest, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", counting)
+    cut = decode(encode(pixels), "line", spec).astype(int)
+    assert scaled == [(224, 224)]
+    around = Image.fromarray(pixels).crop(_middle(size))
+    whole = np.asarray(v2.CenterCrop(224)(v2.Resize(256)(around))).astype(int)
+    assert np.abs(cut - whole).max() <= 1
+
+
+def _middle(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The middle 10 pixels of a line."""
+    left, top = (max(0, length // 2 - 5) for length in size)
+    return left, top, size[0] - left, size[1] - top
 
 
 def test_a_photograph_for_training_is_that_of_torchvision(tmp_path):

@@ -1,3 +1,4 @@
+import argparse
 import dataclasses
 import errno
 import json
@@ -7,12 +8,14 @@ from pathlib import Path
 import pytest
 import safetensors
 import safetensors.torch
+import timm
 import torch
 from torch import nn
 
 from pushpull_conv.comparison_layers import BlurPool2d
 from pushpull_conv.errors import InputError
 from pushpull_conv.models import (
+    Classifier,
     ModelSpec,
     create_model,
     find_checkpoint,
@@ -146,6 +149,14 @@ def test_a_network_that_the_spec_does_not_build_is_not_stored(checkpoint, change
     assert path.read_bytes() == before
 
 
+def test_a_network_that_no_spec_builds_can_be_benchmarked_from_python(tmp_path):
+    network = timm.create_model("resnet18", num_classes=3, in_chans=1)
+    spec = ModelSpec("timm:resnet18", 3, None, None, (0.5,), (0.25,))
+    said = "what no spec builds .* cannot be stored this way: .* benchmark it from Python with evaluate"
+    with pytest.raises(InputError, match=said):
+        save_checkpoint(tmp_path / "model.safetensors", Classifier(network, spec.mean, spec.std), spec)
+
+
 def test_a_normalisation_that_is_not_the_specs_is_not_stored(tmp_path):
     spec = dataclasses.replace(SPEC, mean=(0.5, 0.5, 0.5))
     with pytest.raises(InputError, match=r"spec has mean \(0\.5, 0\.5, 0\.5\), the classifier \(0\.1"):
@@ -201,6 +212,26 @@ def test_weights_load_from_any_common_file(tmp_path, prefix, form):
         assert torch.equal(network(IMAGES.float()), classifier.network(IMAGES.float()))
 
 
+@pytest.mark.parametrize(
+    "entries", [("state_dict_ema", "state_dict"), ("model_ema", "model"), ("model_state_dict",), ("state_dict_ema",)]
+)
+def test_weights_load_from_where_training_scripts_put_them(tmp_path, entries):
+    """The last of the entries counts; others are averages, settings and numbers."""
+    source, other, target = nn.Linear(2, 3), nn.Linear(2, 3), nn.Linear(2, 3)
+    states = {name: (source if name == entries[-1] else other).state_dict() for name in entries}
+    settings = argparse.Namespace(lr=0.1, resume="")
+    torch.save({"arch": "linear", "args": settings, "optimizer": {"state": {}}, **states}, tmp_path / "best.pth.tar")
+    load_weights_(target, tmp_path / "best.pth.tar")
+    assert torch.equal(target.weight, source.weight)
+
+
+def test_a_state_dict_may_have_the_name_of_an_entry(tmp_path):
+    source, target = nn.ParameterDict({"model": torch.ones(2)}), nn.ParameterDict({"model": torch.zeros(2)})
+    torch.save(source.state_dict(), tmp_path / "plain.pt")
+    load_weights_(target, tmp_path / "plain.pt")
+    assert torch.equal(target["model"], source["model"])
+
+
 def test_weights_of_the_research_code_load_into_a_network(tmp_path):
     network = create_model("resnet20", num_classes=3, pushpull={"trainable_alpha": True})
     state = network.state_dict()
@@ -226,6 +257,12 @@ def test_a_malicious_pickle_is_refused_and_nothing_is_executed(tmp_path, form):
     assert not made.exists()
     pickle.loads(pickle.dumps(Attack(made))).close()
     assert made.exists(), "the attack of this test would work"
+
+
+def test_what_was_refused_in_a_pickle_is_named(tmp_path):
+    torch.save({"model": {"weight": torch.ones(1)}, "args": argparse.Namespace(out=Path("out"))}, tmp_path / "best.pt")
+    with pytest.raises(InputError, match=r"best.pt' holds pathlib\S*\.\w+Path, a Python object that could run code"):
+        load_weights_(nn.Linear(1, 1), tmp_path / "best.pt")
 
 
 def write_spec(path, stored):

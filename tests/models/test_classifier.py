@@ -33,6 +33,23 @@ def test_follows_the_dtype_of_the_network_and_autocast():
     torch.testing.assert_close(double.float(), full, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_another_precision_gets_images_in_it(dtype):
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    network = create_model("resnet20", num_classes=10).eval()
+    expected = Classifier(network, MEAN, STD)(images)
+    logits = Classifier(network.to(dtype), MEAN, STD)(images)
+    assert logits.dtype == dtype
+    torch.testing.assert_close(logits.float(), expected, atol=0.1, rtol=0.05)
+
+
+def test_one_mean_does_not_stand_for_three_channels():
+    grey = nn.Conv2d(1, 2, 3)
+    with pytest.raises(InputError, match="images have 3 channels, mean and std are of 1; give one"):
+        Classifier(grey, (0.5,), (0.25,))(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+    assert Classifier(grey, (0.5,), (0.25,))(torch.zeros(2, 1, 4, 4, dtype=torch.uint8)).shape == (2, 2, 2, 2)
+
+
 def test_keeps_channels_last():
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8).to(memory_format=torch.channels_last)
     assert Classifier(nn.Identity(), MEAN, STD)(images).is_contiguous(memory_format=torch.channels_last)

@@ -200,7 +200,7 @@ def test_what_evaluate_cannot_take_is_refused(pushpull, cifar, tmp_path, monkeyp
     digits = ["--data-set", "digits", "--out", "out"]
     refused(pushpull("evaluate", "cifar10-resnet20-pp3", *digits), "airplane", "digits has others")
     Path("cifar10-resnet20-pp3").mkdir()  # goes before the name
-    refused(pushpull("evaluate", "cifar10-resnet20-pp3", *call), "cifar10-resnet20-pp3/model.safetensors", "not exist")
+    refused(pushpull("evaluate", "cifar10-resnet20-pp3", *call), "'cifar10-resnet20-pp3' has no model.safetensors")
     assert not Path("out").exists()
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import re
 import warnings
 from xml.etree import ElementTree
 
@@ -111,12 +112,22 @@ def test_epochs_are_compared_with_the_same_epoch_of_the_baseline(plots, epochs):
     assert gains == pytest.approx(np.array(list(zip((4, 6), expected, strict=True))))
 
 
-def test_the_plane_may_reach_beyond_what_errors_can_be(scores, looks):
-    """One variant far off widens the margins to below 0 and above 100 %."""
+def test_the_plane_ends_where_errors_do(scores, looks):
+    """One variant far off would widen the margins to below 0 and above 100 %."""
     far = dataclasses.replace(scores[1], model="far", clean_error=0.97, mean_error=0.99)
     near = dataclasses.replace(scores[0], clean_error=0.01)
     figure = tradeoff_figure([near, far], near, {"far": looks["PP3"], near.model: looks[near.model]})
-    assert figure.figure.axes[0].get_xlim()[0] < 0
+    assert figure.figure.axes[0].get_xlim() == (0, 100)
+    assert figure.figure.axes[0].get_ylim()[1] == 100
+
+
+def test_without_r_net_the_plane_has_no_lines_and_its_caption_tells_of_none(scores, looks):
+    perfect, other = (dataclasses.replace(row, clean_error=0.0, r_net=None) for row in scores[:2])
+    figure = tradeoff_figure([perfect, other], perfect, looks)
+    assert "There is no R_net against baseline" in figure.caption
+    assert not re.search("dotted|solid|shaded", figure.caption)
+    assert figure.figure.axes[0].get_xlim()[0] == 0
+    assert len(figure.figure.axes[0].lines) == 2  # the points
 
 
 def test_the_differences_are_to_the_baseline(plots, results):

@@ -96,6 +96,17 @@ def test_findings_are_plain_when_the_unit_does_not_help():
     assert "makes as many errors" in text
 
 
+def test_findings_beside_a_baseline_without_errors_on_clean_images():
+    base, worse, better = (
+        Score(name, 0.0, mean, mce=1.0, relative_mce=1.0, r_net=None)
+        for name, mean in (("baseline", 0.1), ("PP3", 0.2), ("PP5", 0.05))
+    )
+    equal = dataclasses.replace(base, model="PP7")
+    assert findings([base, worse, better], base).startswith("PP5 has the lowest sum of errors: its mean error")
+    assert findings([base, worse], base).startswith("No variant gains over baseline; the best of them is PP3: its")
+    assert findings([base, worse, equal], base).startswith("No variant gains over baseline; the best of them is PP7")
+
+
 def test_findings_of_a_baseline_alone():
     assert findings([BASE], BASE).startswith("Only baseline was measured")
 

@@ -141,7 +141,9 @@ def test_labels_are_text_and_never_markup(make_results):
     assert label in printed(terminal_table(results, baseline="baseline"))
     assert label in printed(error_table(results[1]))
     rows = [score(result, results[0]) for result in results]
-    assert r"\[red\]a\|b\[/red\] \*c\* \<script\>" in to_markdown(comparison_table(rows, rows[0]))
+    escaped = r"\[red\]a\|b\[/red\] \*c\* \<script\>"
+    assert escaped in to_markdown(comparison_table(rows, rows[0]))
+    assert escaped in to_markdown(corruption_table(results)).split("\n")[2]  # the header
 
 
 def test_latex_keeps_the_number_of_columns_and_escapes_labels(make_results):

@@ -73,8 +73,8 @@ def evaluate(
         model: Maps uint8 images ``[B, 3, H, W]`` to logits ``[B, num_classes]``; it normalises them itself, as
             `pushpull_conv.models.Classifier` does. Its training flags are left as they were.
         source: The clean images.
-        suite: One of `pushpull_conv.benchmark.SUITES`; None: the one of the source's data set, ``"cifar10-c"`` for a
-            set of another name.
+        suite: One of `pushpull_conv.benchmark.SUITES`; None: the one of the source's data set, of a set of another
+            name that for its size.
         seed: Seed of the corruptions; the same seed corrupts the same image alike, whatever the batch size or device.
         corruptions: Names to run; None: the 15 of the benchmark.
         severities: Severities to run; None: 1 to 5.

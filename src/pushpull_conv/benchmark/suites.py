@@ -42,9 +42,11 @@ class Suite:
         """Raise `InputError` unless the images have the size that the suite is for."""
         if source.size != (self.side, self.side):
             fitting = [suite.name for suite in SUITES.values() if source.size == (suite.side, suite.side)]
+            sides = ", ".join(f"{suite.side} x {suite.side} ({suite.name})" for suite in SUITES.values())
             raise InputError(
                 f"suite '{self.name}' is for images of {self.side} x {self.side} pixels, those of {source.name} have "
-                f"{source.size[0]} x {source.size[1]}; suites for these: {', '.join(fitting) or 'none'}"
+                f"{source.size[0]} x {source.size[1]}; suites for these: "
+                f"{', '.join(fitting) or f'none; resize them to {sides}'}"
             )
 
 
@@ -70,7 +72,7 @@ side was scaled to 256, stored as JPEG and not scaled again."""
 
 
 def suite_of(source: ImageSource, name: str | None) -> Suite:
-    """The suite called ``name``; None: the one of the source's data set, ``cifar10-c`` for a set of another name.
+    """The suite called ``name``; None: the one of the source's data set, of a set of another name that for its size.
 
     Raises:
         InputError: There is no such suite, or it is for images of another size.
@@ -80,7 +82,9 @@ def suite_of(source: ImageSource, name: str | None) -> Suite:
         >>> suite_of(load_images("digits", "test"), None).name
         'cifar10-c'
     """
-    own = next((suite.name for suite in SUITES.values() if colour_name(source.name) in suite.data_sets), "cifar10-c")
+    of_name = [suite.name for suite in SUITES.values() if colour_name(source.name) in suite.data_sets]
+    of_size = [suite.name for suite in SUITES.values() if source.size == (suite.side, suite.side)]
+    own = (of_name or of_size or list(SUITES))[0]
     suite = SUITES[require_name("suite", own if name is None else name, SUITES)]
     suite.require_size(source)
     return suite

@@ -145,10 +145,11 @@ def _class_folders(folder: Path, spec: DataSpec, split: str) -> tuple[ImageStrea
     """The class folders of one split that are of the data set and have images, and what is wrong with all of them."""
     found, classes = class_names(folder), set(spec.classes)
     allowed = classes | set(spec.within or ())
-    problems = [f"'{folder / name}' is not a class of {spec.name}; remove it" for name in found if name not in allowed]
-    problems += [
-        f"'{folder / name}' is missing, a class of {spec.name}; copy it" for name in spec.classes if name not in found
-    ]
+    problems = []
+    if unknown := [name for name in found if name not in allowed]:
+        problems.append(f"'{folder}' has {_of(unknown)} that {spec.name} has not: {shortened(unknown)}; remove them")
+    if missing := [name for name in spec.classes if name not in found]:
+        problems.append(f"'{folder}' lacks {_of(missing)} of {spec.name}: {shortened(missing)}; copy them")
     if loose := sorted(entry.name for entry in os.scandir(folder) if is_image(entry.name)):
         problems.append(f"'{folder}' has {len(loose)} images in no class folder: {shortened(loose)}; move them")
     labels = {}
@@ -253,6 +254,10 @@ def _see(image: Encoded, spec: DataSpec) -> _Seen:
         return _Seen((0, 0), "", str(error))
     with Image.open(io.BytesIO(content)) as header:
         return _Seen(picture.size, header.mode, "")
+
+
+def _of(classes: Sequence[str]) -> str:
+    return f"{len(classes)} class{'es' if len(classes) > 1 else ''}"
 
 
 def _without_images(found: SplitCheck) -> list[str]:

@@ -11,12 +11,13 @@ from pushpull_conv.data.pixels import require_8_bits
 from pushpull_conv.errors import InputError
 
 
-def read_photo(path: Path, side: int | None = None) -> Tensor:
+def read_photo(path: Path, side: int | None = None, longest: int | None = None) -> Tensor:
     """Read a picture as RGB.
 
     Args:
         path: A file that Pillow can read; its orientation tag is obeyed.
         side: Scale and crop the picture around its centre to ``side`` x ``side`` pixels; None: as it is.
+        longest: Scale it down until no side has more pixels; None: as it is.
 
     Returns:
         uint8 ``[3, H, W]``.
@@ -35,4 +36,6 @@ def read_photo(path: Path, side: int | None = None) -> Tensor:
     photo = upright.convert("RGB")
     if side is not None:
         photo = ImageOps.fit(photo, (side, side), Image.Resampling.BILINEAR)
+    if longest is not None:
+        photo.thumbnail((longest, longest), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1).contiguous()

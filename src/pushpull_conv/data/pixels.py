@@ -11,6 +11,8 @@ from pushpull_conv.errors import InputError
 
 _SPARE = 1.15
 """How many times the wanted length a side must have left where a JPEG file is decoded at a part of its size."""
+_ELONGATED = 64
+"""Pictures of this aspect ratio are not scaled as a whole: that of a line of pixels would fill the memory."""
 
 
 def decode(content: bytes, name: str, spec: DataSpec) -> np.ndarray:
@@ -86,6 +88,9 @@ def scaled_part(image: Image.Image, size: tuple[int, int], box: tuple[int, int, 
 
 def _resize_and_crop(image: Image.Image, shorter: int, side: int) -> Image.Image:
     """Scale the shorter side to ``shorter`` pixels and cut the central ``side`` x ``side``."""
-    image = image.resize(scaled_size(image, shorter), Image.Resampling.BILINEAR)
-    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
-    return image.crop((left, top, left + side, top + side))
+    width, height = size = scaled_size(image, shorter)
+    left, top = round((width - side) / 2), round((height - side) / 2)
+    box = (left, top, left + side, top + side)
+    if max(size) >= _ELONGATED * shorter:
+        return scaled_part(image, size, box)
+    return image.resize(size, Image.Resampling.BILINEAR).crop(box)

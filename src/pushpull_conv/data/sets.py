@@ -198,7 +198,8 @@ def _split_folder(root: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _nothing_in(root: Path, split: str, name: str, expected: str) -> InputError:
-    return InputError(f"data folder '{root}' has no {split} images of {name}; expected {expected}")
+    inside = f"; give the folder that holds it, '{root.parent}'" if root.name in {"train", *DataSpec.held_out} else ""
+    return InputError(f"data folder '{root}' has no {split} images of {name}; expected {expected}{inside}")
 
 
 def _load_cifar10(split: str, root: Path | None) -> ImageSet:

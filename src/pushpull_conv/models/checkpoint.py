@@ -1,5 +1,6 @@
 """Storing a classifier in one file, and reading weights without running code."""
 
+import argparse
 import contextlib
 import json
 import os
@@ -22,6 +23,7 @@ _METADATA_KEY = "pushpull_conv"
 # What Lightning, DistributedDataParallel, torch.compile and Classifier put before a network's own names.
 _PREFIXES = ("model.", "module.", "_orig_mod.", "classifier.network.", "network.")
 
+_ENTRIES = ("state_dict", "model", "model_state_dict", "state_dict_ema")  # where checkpoints keep the weights
 _OWN = (
     "pushpull_conv.layers",
     "pushpull_conv.comparison_layers",
@@ -110,7 +112,8 @@ def _require_fit(classifier: Classifier, tensors: Mapping[str, Tensor], spec: Mo
     if difference := _difference(expected, given) or _difference(_own_layers(network), _own_layers(classifier.network)):
         raise InputError(
             f"spec builds another network than the classifier's: {difference}; give the spec that fits (num_classes, "
-            "pushpull, layer), or the file would not give this network back"
+            "pushpull, layer), or the file would not give this network back; what no spec builds (in_chans, img_size, "
+            "...) cannot be stored this way: store its state dict, and benchmark it from Python with evaluate"
         )
     for name, value in (("mean", spec.mean), ("std", spec.std)):
         own = getattr(classifier, name).flatten().double().cpu()
@@ -175,8 +178,11 @@ def load_weights_(model: nn.Module, path: StrPath, *, new: Collection[str] = ())
 
     Args:
         model: A network or a `Classifier`.
-        path: A ``.safetensors`` file, or a file that `torch.save` wrote: a state dict or a checkpoint with an entry
-            ``"state_dict"``, as Lightning writes. Names may carry the prefixes of Lightning, DDP or ``torch.compile``.
+        path: A ``.safetensors`` file, or a file that `torch.save` wrote: a state dict, or a checkpoint that has it
+            under ``"state_dict"`` (Lightning, timm), ``"model"`` (torchvision's scripts), ``"model_state_dict"`` or,
+            where there is none of these, ``"state_dict_ema"``: the first in this order counts. A checkpoint may hold
+            numbers, text and an ``argparse.Namespace`` besides. Names may carry the prefixes of Lightning, DDP or
+            ``torch.compile``.
         new: Names of tensors, such as those of a new last layer, that stay as they are where the file's have another
             shape.
 
@@ -271,13 +277,17 @@ def _opened(path: Path) -> Iterator[Any]:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     _require_file(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # settings, and no code
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"holds {refused[1]}, a Python object" if refused else "is damaged, or holds Python objects"
         raise InputError(
-            f"weights file '{path}' is damaged, or holds Python objects that could run code; it was refused and "
+            f"weights file '{path}' {what} that could run code; it was refused and "
             "nothing of it was executed; save a plain state dict or a .safetensors file instead"
         ) from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    entries = [content.get(name) for name in _ENTRIES] if isinstance(content, dict) else []
+    state = next((entry for entry in entries if isinstance(entry, dict)), content)
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"weights file '{path}' holds no state dict; save model.state_dict() with torch.save")
     return state

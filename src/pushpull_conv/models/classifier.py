@@ -15,7 +15,8 @@ class Classifier(nn.Module):
     """Map images to logits; the only place where images are normalised.
 
     Args:
-        network: Maps normalised images ``[B, C, H, W]`` to logits ``[B, K]``.
+        network: Maps normalised images ``[B, C, H, W]`` to logits ``[B, K]``. In half or double precision it gets the
+            images so.
         mean: Mean of each channel, for pixels in [0, 1].
         std: Standard deviation of each channel, for pixels in [0, 1].
 
@@ -46,18 +47,28 @@ class Classifier(nn.Module):
         if not std or not all(value > 0 for value in std):
             raise InputError(f"std is {tuple(std)}; allowed: positive numbers, one per channel")
         self.network = network
+        dtype = next((value.dtype for value in network.parameters() if value.is_floating_point()), None)
         # Not persistent: a checkpoint's spec holds them, and its tensors are those of the network alone.
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean, dtype=dtype).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=dtype).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``[B, K]`` for ``images`` ``[B, C, H, W]``, uint8 or floating point in [0, 1]."""
         return self.network(self.normalise(images))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Return ``images`` with the mean subtracted and divided by the deviation, in the network's dtype."""
+        """Return ``images`` with the mean subtracted and divided by the deviation, in the network's dtype.
+
+        Raises:
+            InputError: They are integers other than uint8, or have other channels than the mean and the deviation.
+        """
         if not images.is_floating_point():
             if images.dtype != torch.uint8:
                 raise InputError(f"images are {images.dtype}; allowed: uint8, or floating point in [0, 1]")
             images = images.to(self.mean.dtype) / 255
+        if images.shape[-3] != len(self.mean):
+            raise InputError(
+                f"images have {images.shape[-3]} channels, mean and std are of {len(self.mean)}; give one of each per "
+                "channel, and a network that takes as many channels"
+            )
         return (images.to(self.mean.dtype) - self.mean) / self.std

@@ -3,7 +3,7 @@
 import importlib.resources
 from pathlib import Path
 
-from pushpull_conv.errors import require_name
+from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.files import MODEL_FILE
 from pushpull_conv.models.checkpoint import StrPath, load_checkpoint
 from pushpull_conv.models.classifier import Classifier
@@ -81,7 +81,7 @@ def find_checkpoint(model: StrPath, *others: str) -> Path:
         The path, which `load_checkpoint` looks at first.
 
     Raises:
-        InputError: ``model`` is none of these; the message names the nearest.
+        InputError: ``model`` is none of these; the message names the nearest. Or it is a folder without a model.
 
     Example:
         >>> find_checkpoint("cifar10-resnet20-pp3").parent.name, str(find_checkpoint("mine.safetensors"))
@@ -89,6 +89,8 @@ def find_checkpoint(model: StrPath, *others: str) -> Path:
     """
     path = Path(model)
     if path.is_dir():
+        if not (path / MODEL_FILE).exists():
+            raise InputError(f"folder '{model}' has no {MODEL_FILE}; give one of a trained model")
         return path / MODEL_FILE
     if path.suffix == ".safetensors":
         return path

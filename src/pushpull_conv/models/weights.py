@@ -57,7 +57,7 @@ def with_weights(spec: ModelSpec, weights: str, *, new_head: bool = False) -> tu
                 "one would compute something else with them; give those of a plain network, or use the model itself"
             )
         network = plain.build().network
-        load_weights_(network, file, new=_head(plain) if new_head else ())
+        _load_(network, file, plain, new_head=new_head)
     mean, std = (stored.mean, stored.std) if stored else pretrained_statistics(spec.name)
     spec = replace(spec, mean=mean, std=std)
     if stored and not new_head:
@@ -78,6 +78,19 @@ def identity_of_weights(weights: str) -> str:
 def _file(weights: str) -> Path:
     is_trained_model = weights in pretrained_models() or Path(weights).is_dir()
     return find_checkpoint(weights) if is_trained_model else Path(weights)
+
+
+def _load_(network: nn.Module, file: Path, spec: ModelSpec, *, new_head: bool) -> None:
+    """Load weights whose head may be for other classes; where it may not, say if nothing but the classes differs."""
+    try:
+        load_weights_(network, file, new=_head(spec) if new_head else ())
+    except InputError as error:
+        load_weights_(network, file, new=_head(spec))  # raises for what else differs
+        raise InputError(
+            f"weights '{file}' are of '{spec.name}', but for another number of classes than the data's "
+            f"{spec.num_classes}; give the images of all classes that they know, or fine-tune them first, with a "
+            "recipe whose model has these weights"
+        ) from error
 
 
 def _require_classes(spec: ModelSpec) -> None:

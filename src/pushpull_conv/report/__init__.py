@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Sample",
+    "require_picture",
     "terminal_table",
     "write_augmentations",
     "write_explanation",
@@ -210,11 +211,20 @@ def write_augmentations(path: str | os.PathLike[str], photo: Tensor, draws: Mapp
     return _write_picture(path, lambda module: module.augmentations_figure(photo, draws), "augmentations")
 
 
+def require_picture(path: str | os.PathLike[str]) -> Path:
+    """Raise `InputError` if no figure could be written to ``path``: before it is drawn, which takes long."""
+    path = Path(path)
+    if path.suffix.lower() not in _PICTURES:
+        raise InputError(f"picture file '{path.name}' must end in {', '.join(_PICTURES)}; give it one of these endings")
+    if path.is_dir():
+        raise InputError(f"picture file '{path}' is a folder; name a file in it")
+    writable_folder(path.parent)
+    return path
+
+
 def _write_picture(path: str | os.PathLike[str], draw: Callable[[ModuleType], "Figure"], module: str) -> Path:
     """Write one figure that ``draw`` makes with a module of this package, which needs matplotlib, and its caption."""
-    path = Path(path)
-    if path.suffix not in _PICTURES:
-        raise InputError(f"picture file '{path.name}' must end in {', '.join(_PICTURES)}; give it one of these endings")
+    path = require_picture(path)
     require_module("matplotlib", "report")
     from pushpull_conv.report import style
 

@@ -36,7 +36,7 @@ def explanation_figure(unit: PushPullConv2d, photo: Tensor, x: Tensor, filters: 
     """
     push, pull = rectified_responses(unit, x)
     pull = unit.alpha.detach().view(-1, 1, 1) * pull
-    shown = pull.std((1, 2)).argsort(descending=True, stable=True)[:filters].tolist()
+    shown = pull.std((1, 2), correction=0).argsort(descending=True, stable=True)[:filters].tolist()
     heights = [2.0, 1.22 * len(shown) + 0.5]
     figure = canvas(8.2, sum(heights))
     parts: Any = figure.subfigures(2, 1, height_ratios=heights)

@@ -107,6 +107,7 @@ def tradeoff_figure(scores: Sequence[Score], baseline: Score, looks: Mapping[str
         gain = "" if score.r_net is None else f", R_net {signed(score.r_net)} %"
         values[f"tradeoff-{i}"] = [f"{score.model}: {errors}{gain}"]
     axes.margins(0.25)
+    axes.set(xlim=_possible(axes.get_xlim()), ylim=_possible(axes.get_ylim()))
     axes.set(xlabel="Clean top-1 error, %", ylabel=f"Mean top-1 error over {len(CORRUPTIONS)} corruptions, %")
     if baseline.r_net is not None:
         _draw_r_net(axes, baseline)
@@ -119,8 +120,13 @@ def tradeoff_figure(scores: Sequence[Score], baseline: Score, looks: Mapping[str
     name_above(figure, handles, most=3)
     caption = (
         "Mean error over the corruptions against clean error, both in percent; lower left is better. "
-        f"R_net (in brackets and as dotted lines, in percent) is zero on the solid line through {baseline.model} and "
-        "positive in the shaded half below it, where the mean error falls by more points than the clean error rises."
+        + (
+            f"There is no R_net against {baseline.model}, whose clean or mean error is zero."
+            if baseline.r_net is None
+            else f"R_net (in brackets and as dotted lines, in percent) is zero on the solid line through "
+            f"{baseline.model} and positive in the shaded half below it, where the mean error falls by more points "
+            "than the clean error rises."
+        )
         + (" Bars: standard deviation over the trainings." if any(score.sd for score in scores) else "")
     )
     return Figure("tradeoff", "Robustness against clean accuracy", figure, caption, values)
@@ -187,7 +193,8 @@ def r_net_line(clean_errors: Sequence[float], baseline: Score, r_net: float = 0.
 def _draw_point(axes: Axes, score: Score, look: Look, mark: str) -> None:
     """Mark a variant's clean and mean error, with their standard deviations where there are any."""
     at = (100 * score.clean_error, 100 * score.mean_error)
-    axes.plot(*at, gid=mark, marker=look.marker, color=look.color, markersize=8, linestyle="none", zorder=3)
+    (dot,) = axes.plot(*at, gid=mark, marker=look.marker, color=look.color, markersize=8, linestyle="none", zorder=3)
+    dot.set_clip_on(False)  # at no errors it stands on the frame
     if score.sd:
         x_sd, y_sd = (100 * score.sd[name] for name in ("clean_error", "mean_error"))
         axes.errorbar(*at, xerr=x_sd, yerr=y_sd, fmt="none", ecolor=look.color, elinewidth=0.8, zorder=2)
@@ -200,8 +207,7 @@ def _draw_r_net(axes: Axes, baseline: Score) -> None:
     zero = _percent(r_net_line(ends, baseline))
     axes.fill_between([left, right], [min(bottom, *zero)] * 2, zero, color=WASH, linewidth=0, zorder=0)
     best, worst = (
-        r_net(x / 100, y / 100, baseline.clean_error, baseline.mean_error)
-        for x, y in ((max(left, 0), max(bottom, 0)), (min(right, 100), min(top, 100)))
+        r_net(x / 100, y / 100, baseline.clean_error, baseline.mean_error) for x, y in ((left, bottom), (right, top))
     )
     for level in MaxNLocator(nbins=9, steps=[1, 2, 2.5, 5, 10]).tick_values(worst, best):
         heights = _percent(r_net_line(ends, baseline, level))
@@ -222,6 +228,11 @@ def _draw_r_net(axes: Axes, baseline: Score) -> None:
             )
     axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.grid(visible=False)
+
+
+def _possible(limits: tuple[float, float]) -> tuple[float, float]:
+    """Cut limits to what errors in percent can be."""
+    return max(limits[0], 0), min(limits[1], 100)
 
 
 def _percent(fractions: Sequence[float]) -> list[float]:

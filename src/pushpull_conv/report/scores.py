@@ -157,9 +157,11 @@ def findings(scores: Sequence[Score], baseline: Score) -> str:
     if not others:
         clean, mean = percent(baseline.clean_error), percent(baseline.mean_error)
         return f"Only {baseline.model} was measured. Its clean error is {clean}, its mean error {mean}."
-    best = min(others, key=lambda row: row.mean_error + row.clean_error)  # the order of R_net, where that is defined
-    if best.r_net is None:
+    best = min(others, key=_sum_of_errors)  # the order of R_net, where that is defined
+    if best.r_net is None and _sum_of_errors(best) < _sum_of_errors(baseline):
         lead = f"{best.model} has the lowest sum of errors"
+    elif best.r_net is None:
+        lead = f"No variant gains over {baseline.model}; the best of them is {best.model}"
     elif best.r_net > 0:
         gain = with_spread(signed(best.r_net), best.sd.get("r_net"))
         lead = f"{best.model} has the best R_net, {gain} % over {baseline.model}"
@@ -181,6 +183,10 @@ def findings(scores: Sequence[Score], baseline: Score) -> str:
             else ""
         )
     )
+
+
+def _sum_of_errors(row: Score) -> float:
+    return row.clean_error + row.mean_error
 
 
 def defined(measure: Callable[[], float]) -> float | None:

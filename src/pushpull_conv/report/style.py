@@ -196,7 +196,7 @@ def write_captioned(figure: Figure, path: Path) -> None:
     width, height = figure.figure.get_size_inches()
     text = fill(figure.caption, int(_LETTERS_AN_INCH * width))
     figure.figure.text(0.01, -0.1 / height, text, va="top", fontsize=7.5, color=MUTED)
-    _save(figure, path, path.suffix.removeprefix("."), bbox_inches="tight")
+    _save(figure, path, path.suffix.lower().removeprefix("."), bbox_inches="tight")
 
 
 def _save(figure: Figure, target: Path | io.StringIO, form: str, bbox_inches: Literal["tight"] | None = None) -> None:

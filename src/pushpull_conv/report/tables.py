@@ -221,7 +221,7 @@ def to_markdown(table: Table) -> str:
         <BLANKLINE>
     """
     lines = [
-        table.header,
+        [_plain(title) for title in table.header],
         [":--" if is_text else "--:" for is_text in _are_texts(table)],
         *([f"**{_plain(entry.text)}**" if entry.best else _plain(entry.text) for entry in row] for row in table.rows),
     ]
