@@ -30,7 +30,7 @@ def status(run: Run, queue: Mapping[Key, Queued] | None) -> tuple[Table, list[st
     states = {key: _state(run, task, queue) for key, task in found.items()}
     groups = {group: [name for name in names if name in CORRUPTIONS] for group, names in GROUPS.items()}
     groups = {group: names for group, names in groups.items() if names}
-    title = f"{run.name} in {run.folder}"
+    title = escape(f"{run.name} in {run.folder}")
     headings = ["Training", "Cells", *(group.capitalize() for group in groups)]
     table = Table(Column("Variant", overflow="fold"), *headings, title=title, box=SIMPLE_HEAD, pad_edge=False)
     for number, variant in enumerate(run.teachers):
