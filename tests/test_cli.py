@@ -102,14 +102,19 @@ def test_brackets_in_a_name_are_no_markup(pushpull, model_file, tmp_path, words,
 def test_ctrl_c_is_answered_in_one_line(tmp_path, words, begun):
     """The terminal sends it to all processes, here to a session of their own."""
     call = [sys.executable, "-m", "pushpull_conv.cli", *words, "--out", str(tmp_path / "out")]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(call, start_new_session=True, **pipes)
-    deadline = time.monotonic() + 300  # of a busy machine
-    while not (tmp_path / "out" / begun).exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=300)
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # jobs in the background ignore it
+    process = subprocess.Popen(call, **options)
+    try:
+        deadline = time.monotonic() + 300  # of a busy machine
+        while not (tmp_path / "out" / begun).exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=300)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     assert (process.returncode, err) == (130, "stopped; the same command goes on with what is missing\n")
 
 
