@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import pushpull_conv
 from pushpull_conv import InputError, PushPullConv2d, create_model, swap_first_conv_
-from pushpull_conv.files import atomic_write
+from pushpull_conv.files import write_text
 from pushpull_conv.models.create import create_without_memory
 
 CLASSES = 3
@@ -214,8 +214,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     rows = collect(arguments.rows, arguments.largest * 1e6)
-    with atomic_write(arguments.out) as temporary:
-        temporary.write_text(page(rows, arguments.largest * 1e6), encoding="utf-8")
+    write_text(arguments.out, page(rows, arguments.largest * 1e6))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from markdown.extensions.toc import slugify
 
 from pushpull_conv.benchmark import Results
 from pushpull_conv.comparison import folders_with_results
-from pushpull_conv.files import RECIPE_FILE, RESULTS_FILE, atomic_write
+from pushpull_conv.files import RECIPE_FILE, RESULTS_FILE, write_text
 from pushpull_conv.provenance import read_provenance
 from pushpull_conv.report.averages import averaged
 from pushpull_conv.report.wording import duration, images_of, signed
@@ -139,5 +139,4 @@ def _origin(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    with atomic_write(PAGE) as temporary:
-        temporary.write_text(page(), encoding="utf-8")
+    write_text(PAGE, page())

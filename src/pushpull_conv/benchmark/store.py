@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,7 @@ class CellStore:
 
     def cells(self) -> dict[tuple[str, int], Cell]:
         """All finished cells, those of `CLEAN` among them."""
-        keys = [CLEAN, *itertools.product(NAMES, SEVERITIES)]
-        return {key: cell for key in keys if (cell := self.cell(key))}
+        return self._finished([CLEAN, *itertools.product(NAMES, SEVERITIES)])
 
     def cell(self, key: tuple[str, int]) -> Cell | None:
         """A finished cell, None where it is not finished.
@@ -56,11 +56,7 @@ class CellStore:
         Raises:
             InputError: It is damaged, or another classifier's or benchmark's.
         """
-        path = self._path(key)
-        if not path.exists():
-            return None
-        self._require_own()
-        return _read_cell(path)
+        return self._finished([key]).get(key)
 
     def add(self, key: tuple[str, int], cell: Cell) -> None:
         """Keep a finished cell, and with the first whose it is.
@@ -72,6 +68,13 @@ class CellStore:
             _write_first(self._claimed, {**self._owner, **dataclasses.asdict(self._header)})
         self._require_own()
         _write_json(self._path(key), dataclasses.asdict(cell))
+
+    def _finished(self, keys: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Cell]:
+        """Those of some cells that are finished."""
+        files = {key: path for key in keys if (path := self._path(key)).exists()}
+        if files:
+            self._require_own()
+        return {key: _read_cell(path) for key, path in files.items()}
 
     def _path(self, key: tuple[str, int]) -> Path:
         return self.folder / cell_file(*key)

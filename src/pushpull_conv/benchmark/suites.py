@@ -41,12 +41,11 @@ class Suite:
     def require_size(self, source: ImageSource) -> None:
         """Raise `InputError` unless the images have the size that the suite is for."""
         if source.size != (self.side, self.side):
-            fitting = [suite.name for suite in SUITES.values() if source.size == (suite.side, suite.side)]
             sides = ", ".join(f"{suite.side} x {suite.side} ({suite.name})" for suite in SUITES.values())
             raise InputError(
                 f"suite '{self.name}' is for images of {self.side} x {self.side} pixels, those of {source.name} have "
                 f"{source.size[0]} x {source.size[1]}; suites for these: "
-                f"{', '.join(fitting) or f'none; resize them to {sides}'}"
+                f"{', '.join(_of_size(source)) or f'none; resize them to {sides}'}"
             )
 
 
@@ -83,8 +82,12 @@ def suite_of(source: ImageSource, name: str | None) -> Suite:
         'cifar10-c'
     """
     of_name = [suite.name for suite in SUITES.values() if colour_name(source.name) in suite.data_sets]
-    of_size = [suite.name for suite in SUITES.values() if source.size == (suite.side, suite.side)]
-    own = (of_name or of_size or list(SUITES))[0]
+    own = (of_name or _of_size(source) or list(SUITES))[0]
     suite = SUITES[require_name("suite", own if name is None else name, SUITES)]
     suite.require_size(source)
     return suite
+
+
+def _of_size(source: ImageSource) -> list[str]:
+    """The suites for images of the source's size."""
+    return [suite.name for suite in SUITES.values() if source.size == (suite.side, suite.side)]

@@ -120,9 +120,8 @@ class VariedPushPullConv2d(InhibitedConv2d):
         sums = self._blurred(sums)
         constants = self._constants().to(sums.dtype).expand(-1, self.in_channels // self.groups, 1, 1).flatten(1)
         grouped = sums.unflatten(1, (self.groups, -1)), constants.unflatten(0, (self.groups, -1))
-        return (
-            torch.einsum("ngchw,goc->ngohw", *grouped).flatten(1, 2).view_as(push) - push
-        )  # no TF32, as in window_sum
+        both = torch.einsum("ngchw,goc->ngohw", *grouped)  # push and pull; no TF32, as in window_sum
+        return both.flatten(1, 2).view_as(push) - push
 
     @property
     def _conv_stride(self) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from pushpull_conv.files import RECIPE_FILE, RESULTS_FILE
 from pushpull_conv.models import ModelSpec
 from pushpull_conv.provenance import read_provenance
 from pushpull_conv.report.scores import Score, score
-from pushpull_conv.report.wording import duration, percent, signed, spoken
+from pushpull_conv.report.wording import duration, making_of, percent, signed, spoken
 from pushpull_conv.training.recipe import load_recipe
 
 _TAGS = ["image-classification", "robustness", "common-corruptions", "push-pull"]
@@ -132,13 +132,12 @@ def _in_force(pushpull: Mapping[str, Any]) -> dict[str, Any]:
 
 def _errors(results: Results, baseline: Results | None) -> str:
     header = results.header
-    made = "" if header.seed is None else f", seed {header.seed}, frost {header.frost}"
     alike = set(results.severities.values())
     severities = ", ".join(map(str, *alike)) if len(alike) == 1 else "that were run of each" if alike else "none"
     text = (
         f"## Errors\n\nTop-1 error on the {header.images:,} {header.split} images of {header.data}, clean and under "
         f"common corruptions ({_PAPERS['benchmark']}), averaged over the severities {severities}. Suite "
-        f"{header.suite}, revision {header.revision}; images {header.origin}{made}.\n\n"
+        f"{header.suite}, revision {header.revision}; {making_of(header)}.\n\n"
     )
     if baseline is None:
         return text + _table({"top-1 error": _error_rows(results)})

@@ -97,7 +97,8 @@ def write_tidy(path: str | os.PathLike[str], results: Sequence[Results]) -> Path
         pushpull_conv.errors.InputError: table 'results.xlsx' must end in .csv or .parquet; choose one of them
     """
     path = Path(path)
-    if path.suffix.lower() not in {".csv", ".parquet"}:
+    ending = path.suffix.lower()
+    if ending not in {".csv", ".parquet"}:
         raise InputError(f"table '{path}' must end in .csv or .parquet; choose one of them")
     if not results:
         raise InputError(f"table '{path}' would be empty; give at least one result")
@@ -105,7 +106,7 @@ def write_tidy(path: str | os.PathLike[str], results: Sequence[Results]) -> Path
     schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in COLUMNS.items()])
     table = pyarrow.Table.from_pylist([row for result in results for row in tidy_rows(result)], schema=schema)
     with atomic_write(path) as temporary:
-        if path.suffix.lower() == ".csv":
+        if ending == ".csv":
             require_module("pyarrow.csv", "train").write_csv(table, temporary)
         else:
             require_module("pyarrow.parquet", "train").write_table(table, temporary)

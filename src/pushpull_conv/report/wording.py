@@ -78,8 +78,18 @@ def images_of(header: Header) -> str:
         >>> images_of(Header("mine", "test", "ab12", 4000, ("a", "b"), "cifar10-c", 1, 0, "procedural-1", "0.1.0"))
         '4,000 test images of mine, suite cifar10-c (revision 1), images generated, seed 0, frost procedural-1'
     """
-    made = "" if header.seed is None else f", seed {header.seed}, frost {header.frost}"
     return (
         f"{header.images:,} {header.split} images of {header.data}, suite {header.suite} (revision {header.revision}), "
-        f"images {header.origin}{made}"
+        f"{making_of(header)}"
     )
+
+
+def making_of(header: Header) -> str:
+    """Say where the corrupted images come from.
+
+    Example:
+        >>> making_of(Header("mine", "test", "ab12", 4000, ("a", "b"), "cifar10-c", 1, 0, "procedural-1", "0.1.0"))
+        'images generated, seed 0, frost procedural-1'
+    """
+    made = "" if header.seed is None else f", seed {header.seed}, frost {header.frost}"
+    return f"images {header.origin}{made}"
