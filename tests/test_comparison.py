@@ -114,6 +114,14 @@ def test_without_the_frost_photographs_there_is_no_gallery(compared, monkeypatch
     assert compared(run)["sample"] is None
 
 
+def test_kept_epochs_are_drawn_where_the_log_tells_the_last_ones_number(compared, tmp_path):
+    baseline = copied(RESULTS / "cifar10-resnet20" / "baseline", tmp_path / "run" / "baseline", "baseline")
+    copied(baseline, baseline / "epochs" / "002", "baseline, epoch 2")
+    assert compared(baseline)["epochs"] == {"baseline": {}}
+    (baseline / "metrics.csv").write_text("epoch,loss\n1,2.0\n2,1.5\n3,1.2\n")
+    assert list(compared(baseline)["epochs"]["baseline"]) == [2, 3]
+
+
 def test_two_results_of_one_label_are_refused(compared):
     with pytest.raises(InputError, match=r"two results are labelled 'PP3'; leave one out, or .* --label"):
         compared(RESULTS / "cifar10-resnet20", RESULTS / "cifar10-resnet20-augmented")

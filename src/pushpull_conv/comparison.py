@@ -148,8 +148,10 @@ def _epochs(folder: Path, last: Results) -> dict[int, Results]:
     """Return the results after each benchmarked epoch of a training, the last included; empty if there is no other."""
     counted = [kept for kept in kept_epochs(folder) if (kept / RESULTS_FILE).exists()]
     earlier = {int(kept.name): Results.load(kept / RESULTS_FILE) for kept in counted}
-    rows = (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines()[1:] if earlier else []
-    return dict(sorted({**earlier, len(rows): last}.items())) if earlier else {}
+    log = folder / METRICS_FILE
+    if not earlier or not log.exists():  # without it the number of the last epoch is not known
+        return {}
+    return dict(sorted({**earlier, len(log.read_text(encoding="utf-8").splitlines()) - 1: last}.items()))
 
 
 def folders_with_results(folder: Path) -> list[Path]:

@@ -27,6 +27,7 @@ from pushpull_conv.benchmark import (
 from pushpull_conv.comparison import compare
 from pushpull_conv.corruptions import load_frost
 from pushpull_conv.data import GREYSCALE, ImageSource, identity_of, open_images, stratified
+from pushpull_conv.data.spec import shortened
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import (
     CELLS_FOLDER,
@@ -45,12 +46,15 @@ from pushpull_conv.files import (
 from pushpull_conv.models import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    PRETRAINED,
+    ChosenLogits,
     Classifier,
     ModelSpec,
     find_checkpoint,
     identity_of_weights,
     load_checkpoint,
     pretrained_models,
+    pretrained_synsets,
     with_weights,
 )
 from pushpull_conv.progress import progress_bar
@@ -288,7 +292,7 @@ def _with(recipe: Recipe, trainings: Sequence[Variant]) -> dict[str, Any]:
 
 
 def benchmark(
-    classifier: Classifier,
+    classifier: Classifier | ChosenLogits,
     images: ImageSource,
     folder: Path,
     *,
@@ -298,9 +302,13 @@ def benchmark(
 ) -> Results:
     """Evaluate one classifier under a progress bar; leave cells, results and provenance in ``folder``.
 
+    Its input and, where it knows more classes than the images have, among which it chooses, are printed and recorded.
     It runs on the GPU if there is one; ``settings`` are other arguments of `pushpull_conv.evaluate`.
     """
-    with recorded(folder, "benchmark", RESULTS_FILE), _cell_bar(label, console) as on_cell:
+    facts = _facts(classifier, images)
+    for name, fact in facts.items():
+        console.print(f"{name}: {fact}", highlight=False, soft_wrap=True)
+    with recorded(folder, "benchmark", RESULTS_FILE, facts), _cell_bar(label, console) as on_cell:
         results = evaluate(
             classifier, images, label=label, store=folder, device=own_device(), on_cell=on_cell, **settings
         )
@@ -308,7 +316,17 @@ def benchmark(
     return results
 
 
-def _finished_results(folder: Path, classifier: Classifier, images: ImageSource) -> Results:
+def _facts(classifier: Classifier | ChosenLogits, images: ImageSource) -> dict[str, str]:
+    """Say what a classifier gets and among which classes it chooses."""
+    whole = classifier.classifier if isinstance(classifier, ChosenLogits) else classifier
+    mean, std = (" ".join(f"{value:.3g}" for value in values.flatten()) for values in (whole.mean, whole.std))
+    facts = {"input": f"{images.size[1]} x {images.size[0]} pixels in [0, 1], minus {mean}, divided by {std}"}
+    if whole is not classifier:
+        facts["classes"] = f"the {images.num_classes} of {images.name}, of those that the model knows"
+    return facts
+
+
+def _finished_results(folder: Path, classifier: Classifier | ChosenLogits, images: ImageSource) -> Results:
     """Return the results in ``folder`` if they are those of this model and, as far as is quick to know, these images.
 
     Raises:
@@ -357,22 +375,25 @@ def _save_sample(images: ImageSource, folder: Path) -> None:
         Image.fromarray(first.images[0].permute(1, 2, 0).cpu().numpy()).save(temporary)
 
 
-def open_classifier(model: str, images: ImageSource, weights: str | None = None) -> Classifier:
-    """Return the classifier that a user names.
+def open_classifier(model: str, images: ImageSource, weights: str | None = None) -> Classifier | ChosenLogits:
+    """Return the classifier that a user names; where it knows more classes than the images have, among theirs alone.
 
     Args:
         model: A trained model, as `find_checkpoint` takes it, or a name that `create_model` knows.
-        images: What it is to classify; a model that has weights to be given gets as many logits as these have classes.
+        images: What it is to classify; a model whose weights are in a file that does not name their classes gets as
+            many logits as these have.
         weights: Those of a model that `create_model` knows, as `with_weights` takes them; None for a trained one.
 
     Raises:
-        InputError: There is no such model, the classes differ, weights are missing, do not fit or are too many, or
-            the model was trained in greyscale and the images are in colour.
+        InputError: There is no such model, it does not know the images' classes, weights are missing, do not fit or
+            are too many, or the model was trained in greyscale and the images are in colour.
     """
     if weights is not None:
         if Path(model).is_dir() or Path(model).suffix == ".safetensors" or model in pretrained_models():
             raise InputError(f"--weights '{weights}' goes with a model's name, but '{model}' holds its own weights")
-        plain = ModelSpec(model, images.num_classes, None, None, IMAGENET_MEAN, IMAGENET_STD)
+        known = pretrained_synsets(model) if weights == PRETRAINED else ()
+        _places_of(images, known or images.classes, weights)  # before they are downloaded
+        plain = ModelSpec(model, len(known) or images.num_classes, None, None, IMAGENET_MEAN, IMAGENET_STD, known)
         classifier, spec = with_weights(plain, weights)
     else:
         if model.startswith(("timm:", "torchvision:")):
@@ -382,12 +403,27 @@ def open_classifier(model: str, images: ImageSource, weights: str | None = None)
         checkpoint = find_checkpoint(model, "or another model's name with --weights")
         _require_colours(checkpoint, images)
         classifier, spec = load_checkpoint(checkpoint)
-    known = spec.classes or images.classes  # a model need not name its classes
-    if (spec.num_classes, known) != (images.num_classes, images.classes):
-        shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
-        trained = f"'{weights or model}' was trained on {spec.num_classes} classes ({shown})"
-        raise InputError(f"{trained}; {images.name} has others")
-    return classifier
+    if not spec.classes:  # a model need not name them
+        if spec.num_classes != images.num_classes:
+            raise InputError(
+                f"'{model}' was trained on {spec.num_classes} classes, which it does not name; {images.name} has "
+                f"{images.num_classes}"
+            )
+        return classifier
+    places = _places_of(images, spec.classes, weights or model)
+    return classifier if places == list(range(spec.num_classes)) else ChosenLogits(classifier, places)
+
+
+def _places_of(images: ImageSource, known: Sequence[str], model: str) -> list[int]:
+    """Return the place of each of the images' classes among those that a model knows; `InputError` if one is not."""
+    places = {name: place for place, name in enumerate(known)}
+    if unknown := [name for name in images.classes if name not in places]:
+        raise InputError(
+            f"'{model}' was trained on {len(known)} classes ({shortened(known)}); {images.name} has others "
+            f"({shortened(unknown)}); give images of its classes, whose folders have their names, or fine-tune it, "
+            "with a recipe whose model has these weights"
+        )
+    return [places[name] for name in images.classes]
 
 
 def _require_colours(checkpoint: Path, images: ImageSource) -> None:

@@ -72,3 +72,28 @@ class Classifier(nn.Module):
                 "channel, and a network that takes as many channels"
             )
         return (images.to(self.mean.dtype) - self.mean) / self.std
+
+
+class ChosenLogits(nn.Module):
+    """Give some of a classifier's logits, in an order of one's own: those of the classes that the images have.
+
+    Args:
+        classifier: Gives logits ``[B, K]``.
+        places: The places of the logits to give among the K, in the order to give them in.
+
+    Example:
+        >>> three = Classifier(nn.Sequential(nn.AvgPool2d(4), nn.Flatten()), mean=(0.0,) * 3, std=(1.0,) * 3)
+        >>> ChosenLogits(three, [2, 0])(torch.arange(3.0).view(1, 3, 1, 1).expand(1, 3, 4, 4))
+        tensor([[2., 0.]])
+    """
+
+    places: Tensor
+
+    def __init__(self, classifier: Classifier, places: Sequence[int]) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.register_buffer("places", torch.tensor(places))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the chosen logits ``[B, len(places)]`` for ``images``."""
+        return self.classifier(images)[:, self.places]

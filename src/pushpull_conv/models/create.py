@@ -103,6 +103,27 @@ def pretrained_classes(name: str) -> int:
     return len(weights.meta["categories"])
 
 
+def pretrained_synsets(name: str) -> tuple[str, ...]:
+    """Return the classes that a name's published weights know, in the order of the logits, as ImageNet's synset ids.
+
+    Empty for a name that has no such weights, or weights for other classes.
+
+    Example:
+        >>> len(pretrained_synsets("timm:resnet18")), pretrained_synsets("torchvision:resnet18")[0]
+        (1000, 'n01440764')
+        >>> pretrained_synsets("resnet20")
+        ()
+    """
+    library, _, library_name = name.partition(":")
+    if library not in _LIBRARIES:
+        return ()
+    info = require_module("timm.data.imagenet_info", "train")
+    published = require_module("timm", "train").get_pretrained_cfg(library_name) if library == "timm" else None
+    known = published.num_classes if published else 1000 if library == "torchvision" else 0
+    subset = info.infer_imagenet_subset({"num_classes": known})
+    return tuple(info.ImageNetInfo(subset).label_names()) if subset else ()
+
+
 def pretrained_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and the deviation by which a model's published weights expect pixels in [0, 1] to be normalised.
 
