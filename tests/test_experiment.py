@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from pushpull_conv import CORRUPTIONS, Results, mean_error, r_net
 from pushpull_conv.training.recipe import load_recipe
 
-TINY = ["--set", "training.epochs=1", "--set", "training.batch_size=128"]
-QUICK = [*TINY, "--set", "model.name=timm:test_resnet"]  # a tenth of the arithmetic of a ResNet-20
+QUICK = ["--set", "training.epochs=1", "--set", "training.batch_size=128"]
+QUICK += ["--set", "model.name=timm:test_resnet"]  # a tenth of the arithmetic of a ResNet-20
 
 
 @pytest.mark.slow
@@ -51,9 +51,10 @@ def test_run_leaves_a_whole_comparison_and_repeats_nothing(pushpull, tmp_path, m
 @pytest.mark.slow
 def test_students_epochs_and_augmentations_reach_the_report(pushpull, tmp_path):
     taught = "{name: taught, pushpull: {}, distillation: {teacher: AugMix}}"
-    settings = ["training.epochs=2", "training.batch_size=128", "benchmark.every=1", "baseline=AugMix"]
-    settings += [f"variants=[{taught}, AugMix, PRIME+PP3]", "benchmark.autocast=bfloat16"]
-    call = ["run", "quickstart", "--out", tmp_path, *(word for setting in settings for word in ("--set", setting))]
+    settings = ["training.epochs=2", "benchmark.every=1", "baseline=AugMix"]
+    settings += [f"variants=[{taught}, AugMix, PRIME+PP3]"]
+    call = ["run", "quickstart", *QUICK, "--out", tmp_path]
+    call += [word for setting in settings for word in ("--set", setting)]
     code, out, err = pushpull(*call)
     assert (code, err) == (0, "")
     assert out.index("AugMix  epoch 2/2") < out.index("taught  epoch 1/2"), "the teacher is trained first"
@@ -63,7 +64,6 @@ def test_students_epochs_and_augmentations_reach_the_report(pushpull, tmp_path):
         assert not (tmp_path / name / "epochs" / "002").exists()
     page = (tmp_path / "report" / "index.html").read_text()
     assert "Robustness while it is learned" in page
-    assert "<dt>Model computed under autocast to</dt><dd>bfloat16</dd>" in page
     assert "PRIME+PP3: PRIME draws operations that come close to test corruptions" in page
 
 
@@ -92,14 +92,14 @@ def test_a_benchmark_in_parts_counts_what_a_whole_one_counts(pushpull, tmp_path)
 
 @pytest.mark.slow
 def test_a_run_can_be_given_more_trainings_but_no_other_settings(pushpull, tmp_path):
-    call = ["train", "quickstart", *TINY, "--out", tmp_path, "--set"]
+    call = ["train", "quickstart", *QUICK, "--out", tmp_path, "--set"]
     assert pushpull(*call, "variants=[baseline]")[0] == 0
     first = (tmp_path / "baseline" / "model.safetensors").stat().st_mtime_ns
     assert pushpull(*call, "variants=[baseline]", "--set", "repeats=2")[0] == 0
     assert (tmp_path / "baseline" / "model.safetensors").stat().st_mtime_ns == first
     assert load_recipe(str(tmp_path / "recipe.yaml")).repeats == 2
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("baseline", "baseline@1235")]
-    assert not weights[0]["conv1.weight"].equal(weights[1]["conv1.weight"])
+    assert not weights[0]["fc.weight"].equal(weights[1]["fc.weight"])
 
     again = [*call, "variants=[baseline]", "--set"]
     assert pushpull(*again, "seed=1235")[2].count("seed is 1234 there, 1235 here") == 1

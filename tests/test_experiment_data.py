@@ -71,12 +71,14 @@ def test_variants_of_a_run_start_from_the_same_weights(tmp_path):
     assert not (tmp_path / "PP3" / "model.safetensors").exists()
 
 
-def test_finished_results_are_the_models_and_what_the_recipe_asks_for(tmp_path):
-    done = experiment(tmp_path)
-    variant, images, folder = done.recipe.variant("PP3"), done.images("test"), tmp_path / "PP3"
+def test_finished_results_are_the_models_and_what_the_recipe_asks_for(tmp_path, monkeypatch):
+    done = experiment(tmp_path, "model.name=timm:test_resnet", "benchmark.autocast=bfloat16")
+    images = done.images("test").subset(torch.arange(40))
+    monkeypatch.setattr(done, "images", lambda split: images)
+    variant, folder = done.recipe.variant("PP3"), tmp_path / "PP3"
     classifier, spec = build(done.recipe, variant, images)
     save_checkpoint(folder / "model.safetensors", classifier, spec)
-    as_asked = {"seed": done.recipe.seed, "label": "PP3", "store": folder}
+    as_asked = {"seed": done.recipe.seed, "label": "PP3", "store": folder, "autocast": "bfloat16"}
     evaluate(classifier, images, corruptions=["fog"], severities=[1], **as_asked | {"seed": 7})
     with pytest.raises(InputError, match="holds cells with seed 7, not 1234; choose another folder"):
         done.benchmark(variant)
@@ -110,7 +112,7 @@ def damaged(tmp_path):
 
 def train(pushpull, data, out, unreadable):
     settings = [f"data={{name: folder, unreadable: {unreadable}}}", "benchmark.suite=imagenet-c", "training.epochs=2"]
-    settings += ["training.batch_size=12", "variants=[baseline]"]
+    settings += ["training.batch_size=12", "variants=[baseline]", "model.name=timm:test_resnet"]
     words = [word for setting in settings for word in ("--set", setting)]
     return pushpull("train", "quickstart", "--data", data, "--out", out, *words)
 

@@ -131,7 +131,7 @@ def _training_seconds(experiment: Experiment, variant: Variant, classifier: Clas
         next(batches)
     loading = (time.perf_counter() - started) / max(1, ahead)
     times: list[float] = []
-    while len(times) < 3 or sum(times[1:]) < _PROBE_SECONDS:
+    while len(times) < 2 or sum(times[1:]) < _PROBE_SECONDS:
         started = time.perf_counter()
         batch, labels, index = (values.to(device) for values in next(batches))
         with torch.autocast(device.type, HALVES.get(settings.precision), enabled=settings.precision in HALVES):

@@ -15,6 +15,7 @@ from pushpull_conv import CORRUPTIONS, Results
 from pushpull_conv.cluster import slurm as commands
 
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(missing()), reason=missing())]
+EPOCHS = 15
 LEFT = ("fog", "brightness", "contrast")
 """The corruptions that SLURM counts for the second variant; the others are counted here, which is quicker."""
 
@@ -53,7 +54,9 @@ def test_a_killed_task_goes_on_and_only_what_is_missing_is_submitted(pushpull, r
         assert (code, err) == (0, "")
         return out
 
-    recipe = ["quickstart", "--set", "training.epochs=3", "--set", "training.batch_size=128"]
+    # Many short epochs: a tenth of the arithmetic of a ResNet-20, and time to kill the training before its last.
+    recipe = ["quickstart", "--set", f"training.epochs={EPOCHS}", "--set", "training.batch_size=128"]
+    recipe += ["--set", "model.name=timm:test_resnet"]
     called("train", *recipe, "--variant", "baseline")
     called("benchmark", *recipe, "--variant", "baseline")
     out = called("submit", *recipe, "--cpus", "1")
@@ -70,12 +73,12 @@ def test_a_killed_task_goes_on_and_only_what_is_missing_is_submitted(pushpull, r
     assert "17 in the queue before, 16 done" in called("submit", *recipe, "--cpus", "1")
     wait((run_folder / "PP3" / "model.safetensors").exists)
     first, second = log.read_text().split("== attempt 2")
-    assert "epoch 1/3" in first
+    assert f"epoch 1/{EPOCHS} " in first
     assert "Killed" in first
-    assert "epoch 3/3" in second
-    assert "epoch 1/3" not in second
+    assert f"epoch {EPOCHS}/{EPOCHS} " in second
+    assert f"epoch 1/{EPOCHS} " not in second
     with (run_folder / "PP3" / "metrics.csv").open() as rows:
-        assert [row["epoch"] for row in csv.DictReader(rows)] == ["1", "2", "3"]
+        assert [row["epoch"] for row in csv.DictReader(rows)] == [str(epoch + 1) for epoch in range(EPOCHS)]
 
     # Cancelled, the benchmark is gone, and the report that waited for it; what is counted is not submitted again.
     scripts = run_folder / "cluster"

@@ -140,9 +140,10 @@ def test_figures_follow_the_colours_of_the_page(html):
         assert style.count(f"--{token}:") == 2  # light and dark
 
 
-def test_the_page_says_whether_the_images_were_generated_or_published(results):
-    header = dataclasses.replace(results[0].header, jpeg_quality=85)
+def test_the_page_says_how_the_images_were_made_and_the_model_computed(results):
+    header = dataclasses.replace(results[0].header, jpeg_quality=85, autocast="bfloat16")
     facts = page.describe_benchmark(header)
+    assert facts["Model computed under autocast to"] == "bfloat16"
     assert facts["Corrupted images"] == "generated"
     assert facts["Stored as JPEG of quality"] == "85"
     assert "Seed of the corruptions" in facts
