@@ -644,6 +644,8 @@ def _print_plan(recipe: str, data: Path | None, out: Path | None, settings: list
         experiment.console.print(plan_table(planned, title))
         if any(one.training_seconds for one in planned):
             experiment.note_precision()
+        if any(one.benchmark_seconds for one in planned):
+            experiment.note_autocast()
 
 
 def _chosen(recipe: "Recipe", names: list[str] | None) -> "Sequence[Variant]":

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from rich.console import Console
 
@@ -24,6 +25,7 @@ from pushpull_conv.benchmark import (
     wanted_cells,
     write_set,
 )
+from pushpull_conv.benchmark.evaluation import AUTOCAST_DTYPES
 from pushpull_conv.comparison import compare
 from pushpull_conv.corruptions import load_frost
 from pushpull_conv.data import GREYSCALE, ImageSource, identity_of, open_images, stratified
@@ -61,7 +63,7 @@ from pushpull_conv.progress import progress_bar
 from pushpull_conv.provenance import read_provenance, recorded
 from pushpull_conv.ranks import ALONE, Ranks, own_device
 from pushpull_conv.training.fit import build, fit
-from pushpull_conv.training.precision import slow_precision_note
+from pushpull_conv.training.precision import HALVES, slow_precision_note
 from pushpull_conv.training.recipe import Recipe, first_difference, load_recipe
 from pushpull_conv.training.variants import Variant
 
@@ -95,7 +97,7 @@ class Experiment:
         self.console = console
         self.ranks = ranks
         self._images: dict[str, ImageSource] = {}
-        self._noted = False
+        self._noted: set[str] = set()
         ranks.by_first(self._require_own_folder)
 
     def check(self) -> None:
@@ -185,10 +187,20 @@ class Experiment:
 
     def note_precision(self) -> None:
         """Say once, before the first training, if the recipe's precision is slow here."""
-        note = "" if self._noted else slow_precision_note(self.recipe.training.precision, own_device())
-        if note:
-            self.console.print(f"note: {note}", highlight=False, soft_wrap=True)
-        self._noted = True
+        precision = self.recipe.training.precision
+        instead = "--set training.precision=32-true trains in float32, which ends at other weights"
+        self._note_once(precision, HALVES.get(precision), instead)
+
+    def note_autocast(self) -> None:
+        """Say once, before the first benchmark, if the recipe's autocast is slow here."""
+        if autocast := self.recipe.benchmark.autocast:
+            instead = "--set benchmark.autocast=null lets the model compute in float32"
+            self._note_once(autocast, AUTOCAST_DTYPES[autocast], instead)
+
+    def _note_once(self, precision: str, half: torch.dtype | None, instead: str) -> None:
+        if precision not in self._noted:
+            _note_if_slow(self.console, precision, half, instead)
+        self._noted.add(precision)
 
     def _models(self, variant: Variant) -> list[tuple[Path, str]]:
         """The folders and labels of what there is to benchmark of a variant: its kept epochs, and at the end itself."""
@@ -204,6 +216,7 @@ class Experiment:
             results = _finished_results(folder, classifier, images)
             if self._is_whole(results):
                 return results
+        self.note_autocast()
         with recorded(folder, "benchmark", RESULTS_FILE) if self.ranks.is_first else contextlib.nullcontext():
             with _cell_bar(label, self.console) as on_cell:
                 count_cells(classifier, images, self.ranks.share(wanted_cells()), **settings, on_cell=on_cell)
@@ -308,12 +321,19 @@ def benchmark(
     facts = _facts(classifier, images)
     for name, fact in facts.items():
         console.print(f"{name}: {fact}", highlight=False, soft_wrap=True)
+    if (autocast := settings.get("autocast")) in AUTOCAST_DTYPES:
+        _note_if_slow(console, autocast, AUTOCAST_DTYPES[autocast], "without --autocast the model computes in float32")
     with recorded(folder, "benchmark", RESULTS_FILE, facts), _cell_bar(label, console) as on_cell:
         results = evaluate(
             classifier, images, label=label, store=folder, device=own_device(), on_cell=on_cell, **settings
         )
     _save_sample(images, folder)
     return results
+
+
+def _note_if_slow(console: Console, precision: str, half: torch.dtype | None, instead: str) -> None:
+    if note := slow_precision_note(precision, half, own_device()):
+        console.print(f"note: {note}; {instead}", highlight=False, soft_wrap=True)
 
 
 def _facts(classifier: Classifier | ChosenLogits, images: ImageSource) -> dict[str, str]:

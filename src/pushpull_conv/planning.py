@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pushpull_conv.benchmark import generated, suite_of
+from pushpull_conv.benchmark.evaluation import AUTOCAST_DTYPES
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES
 from pushpull_conv.data import PictureBatches, default_workers
 from pushpull_conv.experiment import Experiment
@@ -146,7 +147,8 @@ def _network_seconds(experiment: Experiment, classifier: Classifier) -> float:
     """The time of all corrupted versions of one image in the network."""
     images = next(iter(experiment.images("test").batches(_probe_size(experiment)))).images.to(own_device())
     classifier.to(own_device()).float().eval()
-    with torch.inference_mode():
+    half = AUTOCAST_DTYPES.get(experiment.recipe.benchmark.autocast or "")
+    with torch.inference_mode(), torch.autocast(images.device.type, half, enabled=half is not None):
         classifier(images)  # allocates
         started = time.perf_counter()
         classifier(images)

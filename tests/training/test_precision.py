@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from pushpull_conv.models import create_model
 from pushpull_conv.training import precision
 from pushpull_conv.training.precision import slow_precision_note
 
-CPU = torch.device("cpu")
 SMALL = [
     "quickstart",
     "--set",
@@ -30,18 +30,16 @@ def halves_take(monkeypatch):
 
 def test_a_slow_precision_is_told_with_what_to_do(halves_take):
     halves_take(8.3)
-    note = slow_precision_note("bf16-mixed", CPU)
-    assert note.startswith("bf16-mixed makes a convolution take 8 times as long as in float32 on this processor; ")
-    assert "--set training.precision=32-true" in note
+    note = slow_precision_note("bf16-mixed", torch.bfloat16, torch.device("cpu"))
+    assert note == "bf16-mixed makes a convolution take 8 times as long as in float32 on this processor"
 
 
 @pytest.mark.parametrize(
-    ("name", "device", "ratio"),
-    [("32-true", "cpu", 9), ("64-true", "cpu", 9), ("bf16-mixed", "cuda", 9), ("bf16-mixed", "cpu", 1.2)],
+    ("half", "device", "ratio"), [(None, "cpu", 9), (torch.bfloat16, "cuda", 9), (torch.bfloat16, "cpu", 1.2)]
 )
-def test_nothing_is_said_where_nothing_is_slow(halves_take, name, device, ratio):
+def test_nothing_is_said_where_nothing_is_slow(halves_take, half, device, ratio):
     halves_take(ratio)
-    assert slow_precision_note(name, torch.device(device)) == ""
+    assert slow_precision_note("any", half, torch.device(device)) == ""
 
 
 @pytest.mark.parametrize("half", [None, torch.bfloat16, torch.float16])
@@ -55,3 +53,19 @@ def test_the_command_line_tells_it_once(pushpull, halves_take, tmp_path, command
     code, out, err = pushpull(*command, *SMALL, "--out", tmp_path / "run")
     assert code == 0, err
     assert out.count("note: bf16-mixed makes a convolution take 8 times as long") == 1
+    assert "this processor; --set training.precision=32-true trains in float32" in out
+
+
+def test_a_benchmark_tells_it_of_its_autocast(pushpull, halves_take, tmp_path):
+    halves_take(8)
+    settings = ["model.name=timm:test_resnet", "benchmark.autocast=bfloat16"]
+    code, out, err = pushpull("run", "--dry-run", *SMALL, *(word for value in settings for word in ("--set", value)))
+    assert (code, err) == (0, "")
+    assert out.count("note: bfloat16 makes a convolution take 8 times as long") == 1
+    torch.save(create_model("timm:test_resnet", num_classes=10).state_dict(), tmp_path / "mine.pt")
+    call = ["evaluate", "timm:test_resnet", "--weights", tmp_path / "mine.pt", "--data-set", "digits"]
+    call += ["--out", tmp_path / "out", "--corruption", "fog", "--severity", 1, "--autocast", "float16"]
+    code, out, err = pushpull(*call)
+    assert (code, err) == (0, "")
+    assert "note: float16 makes a convolution take 8 times as long" in out
+    assert "without --autocast the model computes in float32" in out

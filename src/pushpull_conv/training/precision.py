@@ -1,4 +1,4 @@
-"""Lower precisions for training, which not every processor computes faster."""
+"""Lower precisions, which not every processor computes faster."""
 
 import time
 
@@ -12,25 +12,27 @@ _NOTEWORTHY = 2.0
 _REPEATS = 5
 
 
-def slow_precision_note(precision: str, device: torch.device) -> str:
-    """Say so if a recipe's precision takes much longer than float32 on this processor, else return ``""``.
+def slow_precision_note(name: str, half: torch.dtype | None, device: torch.device) -> str:
+    """Say so if a lower precision takes much longer than float32 on this processor, else return ``""``.
 
     Processors without instructions for bfloat16 or float16 compute in them many times slower. Whether this one does is
     measured by a small convolution, forward and backward; on a GPU nothing is measured.
 
+    Args:
+        name: What the user calls the precision.
+        half: The type in which it computes, None for float32 or more.
+        device: Where it is to compute.
+
     Example:
-        >>> slow_precision_note("32-true", torch.device("cpu"))
+        >>> slow_precision_note("32-true", None, torch.device("cpu"))
         ''
     """
-    if device.type != "cpu" or precision not in HALVES:
+    if device.type != "cpu" or half is None:
         return ""
-    ratio = _seconds(HALVES[precision]) / _seconds(None)
+    ratio = _seconds(half) / _seconds(None)
     if ratio < _NOTEWORTHY:
         return ""
-    return (
-        f"{precision} makes a convolution take {ratio:.0f} times as long as in float32 on this processor; "
-        "--set training.precision=32-true trains in float32, which ends at other weights"
-    )
+    return f"{name} makes a convolution take {ratio:.0f} times as long as in float32 on this processor"
 
 
 def _seconds(half: torch.dtype | None) -> float:
