@@ -20,6 +20,9 @@ from pushpull_conv import InputError, Results
 from pushpull_conv.data import default_workers
 from pushpull_conv.ranks import Ranks, joined, launch, launched
 
+SMALL_MODEL = "model.name=timm:test_resnet"
+"""Takes a tenth of the arithmetic of a ResNet-20."""
+
 
 @given(count=st.integers(1, 9), tasks=st.integers(0, 40))
 def test_every_task_is_one_ranks_and_the_shares_are_even(count, tasks):
@@ -117,7 +120,7 @@ def test_sigterm_leaves_no_process_running_not_even_one_that_waits_for_ever(tmp_
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
 def test_a_training_of_two_processes_ends_when_it_is_terminated(tmp_path):
     """Under Lightning's own handler each waits for the other for ever."""
-    endless = ["training.epochs=10000", "training.batch_size=480", "variants=[baseline]"]
+    endless = ["training.epochs=10000", "training.batch_size=480", "variants=[baseline]", SMALL_MODEL]
     call = [sys.executable, "-m", "pushpull_conv.cli", "train", "quickstart", "--out", str(tmp_path)]
     call += [word for setting in endless for word in ("--set", setting)]
     with started(*call, "--devices", "2", until=[tmp_path / "baseline" / "last.ckpt"]) as training:
@@ -181,9 +184,8 @@ def test_two_ranks_have_the_gradients_and_statistics_of_one(tmp_path, dtype, tol
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
 def test_two_processes_learn_and_count_as_one(tmp_path):
     """In float64, with few steps and a small rate: rounding alone grows with every step and would part the weights."""
-    gentle = ["training.epochs=1", "training.batch_size=120", "variants=[baseline]", "data.fraction=0.25"]
+    gentle = ["training.epochs=1", "training.batch_size=120", "variants=[baseline]", "data.fraction=0.25", SMALL_MODEL]
     gentle += ["training.learning_rate={start: 1.0e-3, top: 1.0e-3, end: 1.0e-3}", "training.precision=64-true"]
-    gentle += ["model.name=timm:test_resnet"]  # a tenth of the arithmetic of a ResNet-20
     words = [word for setting in gentle for word in ("--set", setting)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for verb, devices in (("train", "1"), ("run", "2")):

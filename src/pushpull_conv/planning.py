@@ -27,6 +27,8 @@ from pushpull_conv.training.variants import Variant
 _TIMED_SEVERITY = 3
 _PROBE_PIXELS = 2**17
 _PROBE_SECONDS = 0.5
+_LONG_SECONDS = 2.0
+"""The time of a first step beside which what is prepared in it does not count."""
 _CHECKPOINT_COPIES = 4
 """Two checkpoints, each with the weights and their momentum."""
 
@@ -112,7 +114,7 @@ def _probe_size(experiment: Experiment) -> int:
 
 
 def _training_seconds(experiment: Experiment, variant: Variant, classifier: Classifier) -> float:
-    """Time training steps for half a second, at least two, and give the shortest time for each image."""
+    """Time training steps and give the shortest time for each image: half a second of them after the first, or it."""
     few = {"batch_size": _probe_size(experiment), "compile": False}
     settings = experiment.recipe.training.model_copy(update=few)
     recipe = experiment.recipe.model_copy(update={"training": settings})
@@ -132,7 +134,7 @@ def _training_seconds(experiment: Experiment, variant: Variant, classifier: Clas
         next(batches)
     loading = (time.perf_counter() - started) / max(1, ahead)
     times: list[float] = []
-    while len(times) < 2 or sum(times[1:]) < _PROBE_SECONDS:
+    while not times or (times[0] < _LONG_SECONDS and sum(times[1:]) < _PROBE_SECONDS):
         started = time.perf_counter()
         batch, labels, index = (values.to(device) for values in next(batches))
         with torch.autocast(device.type, HALVES.get(settings.precision), enabled=settings.precision in HALVES):
