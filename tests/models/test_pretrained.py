@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
-from pushpull_conv import CORRUPTIONS, InputError, Results
+from pushpull_conv import CORRUPTIONS, InputError, Results, corrupt
+from pushpull_conv.data import load_images
 from pushpull_conv.interop.hub import HubClassifier
 from pushpull_conv.models import load_checkpoint, load_pretrained, pretrained_folder, pretrained_models
 
@@ -34,6 +36,9 @@ SOURCES = {
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ROUNDING = 5
 """Images of 10,000 by which counts may differ on a processor that rounds otherwise; with AVX2 for AVX-512 none did."""
+needs_data = pytest.mark.skipif(
+    "PUSHPULL_DATA" not in os.environ, reason="PUSHPULL_DATA does not name the folder of the data sets"
+)
 each = pytest.mark.parametrize("name", SOURCES)
 
 
@@ -245,7 +250,7 @@ def test_an_installed_wheel_holds_them_and_asks_no_network(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.data
-@pytest.mark.skipif("PUSHPULL_DATA" not in os.environ, reason="PUSHPULL_DATA does not name the folder of the data sets")
+@needs_data
 def test_a_new_benchmark_meets_the_card(pushpull, tmp_path):
     """The same weights on the same images: only rounding can differ, in the network and in the corruptions."""
     name = "cifar10-resnet20-pp3"
@@ -262,3 +267,30 @@ def test_a_new_benchmark_meets_the_card(pushpull, tmp_path):
     card = (pretrained_folder(name) / "README.md").read_text()
     clean = float(re.search(r"^\| clean \| ([\d.]+) %", card, re.M)[1])
     assert clean == pytest.approx(100 * counted.clean_error, abs=100 * ROUNDING / 10_000)
+
+
+@pytest.mark.data
+@needs_data
+@pytest.mark.parametrize(("name", "row"), [("pp3", "PP3"), ("pp5", "PP5"), ("pp5-trainable", "PP5, learned α")])
+def test_what_concepts_says_of_noise_is_measured(name, row):
+    """By two convolutions written out: the unit's response, that of its first half, and what noise changes in each."""
+    clean = load_images("cifar10", "test", root=Path(os.environ["PUSHPULL_DATA"], "cifar10")).images[:300]
+    noisy = corrupt(clean, "gaussian_noise", 3, index=torch.arange(300), profile="cifar")
+    model = load_pretrained(f"cifar10-resnet20-{name}")
+    layer, side, measured = model.network.conv1, model.network.conv1.avg_kernel_size, []
+
+    def responses(images):
+        push, pull = (F.conv2d(model.normalise(images), kernel, padding=1) for kernel in (layer.weight, pulls))
+        pull = F.avg_pool2d(pull, side, 1, side // 2, count_include_pad=False)
+        return push.relu(), push.relu() - layer.alpha.view(-1, 1, 1) * pull.relu()
+
+    with torch.inference_mode():
+        filters = layer.weight.flatten(1)
+        pulls = (filters.amin(1) + filters.amax(1)).view(-1, 1, 1, 1) - layer.weight
+        for still, moved in zip(responses(clean), responses(noisy), strict=True):
+            noise = (moved - still).square().mean((0, 2, 3)).sqrt()
+            signal = still.transpose(0, 1).flatten(1).std(1)
+            measured.append((noise.median(), (noise / signal).median()))
+    (push, push_ratio), (unit, unit_ratio) = measured
+    told = " | ".join(f"{value:.2f}" for value in (push, unit, push_ratio, unit_ratio))
+    assert f"| {row} | {told} |" in (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
