@@ -10,8 +10,9 @@ from timm.models import _builder
 from pushpull_conv import Results, evaluate
 from pushpull_conv.data import ImageSet, open_images
 from pushpull_conv.data.sets import CIFAR10, IMAGENET
+from pushpull_conv.errors import InputError
 from pushpull_conv.experiment import open_classifier
-from pushpull_conv.models import load_pretrained, pretrained_synsets
+from pushpull_conv.models import ModelSpec, load_pretrained, pretrained_synsets, save_checkpoint
 from pushpull_conv.provenance import read_provenance
 
 SYNSETS = ["n01440764", "n02123045", "n15075141"]
@@ -32,6 +33,16 @@ def test_a_trained_model_chooses_among_the_classes_that_the_images_have(classes)
     columns = [CIFAR10.classes.index(name) for name in classes]
     assert counts.top1 == int((logits[:, columns].argmax(1) == labels.numpy()).sum())
     assert 0 < counts.top1 < 60
+
+
+def test_a_model_that_calls_two_classes_alike_is_refused(tmp_path):
+    """Which of the two an image of that name is of cannot be told."""
+    spec = ModelSpec("timm:test_resnet", 3, None, None, (0.5,) * 3, (0.25,) * 3, ("crane", "dog", "crane"))
+    save_checkpoint(tmp_path / "model.safetensors", spec.build(), spec)
+    pixels = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    images = ImageSet(pixels, torch.arange(2), ("crane", "dog"), torch.arange(2), "some", "test")
+    with pytest.raises(InputError, match=r"model '.*' has two classes called 'crane'; give each class a name of its"):
+        open_classifier(str(tmp_path), images)
 
 
 def test_the_librarys_order_of_imagenet_is_ours():

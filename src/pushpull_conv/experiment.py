@@ -29,7 +29,7 @@ from pushpull_conv.benchmark.evaluation import AUTOCAST_DTYPES
 from pushpull_conv.comparison import compare
 from pushpull_conv.corruptions import load_frost
 from pushpull_conv.data import GREYSCALE, ImageSource, identity_of, open_images, stratified
-from pushpull_conv.data.spec import shortened
+from pushpull_conv.data.spec import require_own_names, shortened
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import (
     CELLS_FOLDER,
@@ -436,6 +436,7 @@ def open_classifier(model: str, images: ImageSource, weights: str | None = None)
 
 def _places_of(images: ImageSource, known: Sequence[str], model: str) -> list[int]:
     """Return the place of each of the images' classes among those that a model knows; `InputError` if one is not."""
+    require_own_names(known, f"model '{model}'")
     places = {name: place for place, name in enumerate(known)}
     if unknown := [name for name in images.classes if name not in places]:
         raise InputError(

@@ -50,6 +50,7 @@ def test_the_fingerprint_tells_what_the_images_are():
         ({"images": torch.zeros(0, 3, 5, 6, dtype=torch.uint8)}, "tiny/test has no images"),
         ({"labels": torch.tensor([0, 1, 2])}, r"labels of tiny/test must be int64 \[4\].*not torch.int64 \[3\]"),
         ({"index": torch.zeros(4)}, "index of tiny/test must be int64"),
+        ({"classes": ("a", "b", "a")}, "tiny/test has two classes called 'a'; give each class a name of its own"),
         ({"labels": torch.tensor([0, 3, 1, 1])}, "label 3 of image 1 of tiny/test is outside 0 to 2, its 3 classes"),
     ],
 )

@@ -250,6 +250,17 @@ def test_shards_that_cannot_be_used_are_named(shards, tmp_path):
     refused(r"train-0003.tar.gz' is compressed, so no image can be read alone")
 
 
+def test_two_classes_of_one_name_are_refused(tmp_path):
+    """They would become one: what is labelled 0 and 2 here."""
+    write_tar(tmp_path / "test-0.tar", {"a.png": grey(1), "a.cls": b"0", "b.png": grey(2), "b.cls": b"2"})
+    for name, classes, repeated in (
+        ("folder", ("crane", "dog", "crane"), "crane"),
+        ("imagenet-100", (*IMAGENET, PART[5]), PART[5]),
+    ):
+        (tmp_path / "classes.txt").write_text("\n".join(classes))
+        refuse(f"classes.txt' has two classes called '{repeated}'; give each", name, "test", root=tmp_path)
+
+
 def test_a_checksum_or_index_beside_a_shard_is_no_shard(shards):
     for name in ("train-0000.tar.md5", "train-0000.tar.idx"):
         (shards / name).write_text("")

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from pushpull_conv.data.source import Batch
-from pushpull_conv.data.spec import GREYSCALE, colour_name
+from pushpull_conv.data.spec import GREYSCALE, colour_name, require_own_names
 from pushpull_conv.errors import InputError
 
 
@@ -29,7 +29,8 @@ class ImageSet:
         split: ``"train"`` or ``"test"``.
 
     Raises:
-        InputError: There is no image, a tensor has another dtype, shape or length, or a label is outside ``classes``.
+        InputError: There is no image, a tensor has another dtype, shape or length, two classes have one name, or a
+            label is outside ``classes``.
 
     Example:
         >>> from pushpull_conv.data import load_images
@@ -59,6 +60,7 @@ class ImageSet:
                     f"{field} of {self._title} must be int64 [{len(self.images)}], one for each image, "
                     f"not {values.dtype} {[*values.shape]}"
                 )
+        require_own_names(self.classes, self._title)
         require_labels(self.labels, self.num_classes, self._title)
 
     def __len__(self) -> int:

@@ -1,5 +1,6 @@
 """What a data set must look like, whatever the files it is read from."""
 
+import collections
 import dataclasses
 import importlib.resources
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ class DataSpec:
 
         Where the data set is part of a larger one, more classes of the larger one may be among them.
         """
+        require_own_names(found, f"'{place}'")
         if tuple(found) == self.classes:
             return
         if self.within is None:
@@ -83,6 +85,12 @@ def class_list(name: str) -> tuple[str, ...]:
     """
     text = (importlib.resources.files("pushpull_conv.data") / "classes" / f"{name}.txt").read_text(encoding="utf-8")
     return tuple(line for line in text.splitlines() if not line.startswith("#"))
+
+
+def require_own_names(classes: Sequence[str], owner: str) -> None:
+    """Raise `InputError` where two classes of ``owner`` have one name, and so would become one class."""
+    if repeated := [name for name, count in collections.Counter(classes).items() if count > 1]:
+        raise InputError(f"{owner} has two classes called '{repeated[0]}'; give each class a name of its own")
 
 
 def shortened(names: Sequence[str]) -> str:
