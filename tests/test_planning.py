@@ -1,5 +1,8 @@
 """What a dry run tells, and that it does nothing."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 from rich.console import Console
 
@@ -9,6 +12,8 @@ from pushpull_conv.files import MODEL_FILE, RECIPE_FILE, in_use
 from pushpull_conv.planning import plan
 from pushpull_conv.training.module import ClassifierTraining
 from pushpull_conv.training.recipe import load_recipe
+
+RUNS = sorted(path.parent for path in (Path(__file__).parents[1] / "results").glob(f"*/{RECIPE_FILE}"))
 
 
 def test_a_plan_counts_steps_cells_and_bytes_and_writes_nothing(tmp_path):
@@ -93,6 +98,46 @@ def test_a_folder_is_another_recipes_from_the_start_of_its_training(pushpull, tm
     with in_use(tmp_path / "recipe.yaml"):
         refused(pushpull(*call, "--variant", "PP3"))
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+@pytest.mark.parametrize("command", [["run"], ["train"], ["submit", "--dry-run"]], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# after the talk\nextends: quickstart\ntraining: {epochs: 2}\n",
+        "extends: quickstart\nseed: 3\nvariants:\n- name: baseline\n",
+        load_recipe("quickstart").to_yaml() + "# the one for the talk\n",
+        "no: [recipe",
+        "seed: caf\xe9 2024-99-99\nvariants: 5\n",
+    ],
+)
+def test_a_recipe_that_a_user_wrote_is_not_replaced(pushpull, tmp_path, command, text):
+    (tmp_path / RECIPE_FILE).write_text(text, encoding="latin-1")
+    code, out, err = pushpull(*command, "quickstart", "--out", tmp_path, "--set", "training.epochs=1")
+    assert (code, out) == (2, "")
+    assert "recipe.yaml' was written or changed by hand, and the resolved recipe would replace it; choose" in err
+    assert [path.name for path in tmp_path.iterdir()] == [RECIPE_FILE]
+    assert (tmp_path / RECIPE_FILE).read_text(encoding="latin-1") == text
+
+
+def test_comments_in_the_recipe_of_a_run_stay_and_do_not_stop_it(tmp_path):
+    (tmp_path / "baseline").mkdir()
+    (tmp_path / "baseline" / "last.ckpt").touch()
+    text = "# the one for the talk\n" + load_recipe("quickstart").to_yaml()
+    (tmp_path / RECIPE_FILE).write_text(text)
+    Experiment(load_recipe("quickstart"), tmp_path, data_root=None, console=Console()).claim()
+    assert (tmp_path / RECIPE_FILE).read_text() == text
+    more = load_recipe("quickstart", ["repeats=2"])
+    with pytest.raises(InputError, match="was written or changed by hand"):
+        Experiment(more, tmp_path, data_root=None, console=Console())
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_recipes_of_earlier_versions_may_be_replaced(tmp_path, run):
+    shutil.copy(run / RECIPE_FILE, tmp_path)
+    recipe = load_recipe("quickstart")
+    Experiment(recipe, tmp_path, data_root=None, console=Console()).claim()
+    assert load_recipe(str(tmp_path / RECIPE_FILE)) == recipe
 
 
 def test_a_recipe_that_was_begun_meanwhile_is_not_replaced(tmp_path):

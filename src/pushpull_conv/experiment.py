@@ -64,7 +64,7 @@ from pushpull_conv.provenance import read_provenance, recorded
 from pushpull_conv.ranks import ALONE, Ranks, own_device
 from pushpull_conv.training.fit import build, fit
 from pushpull_conv.training.precision import HALVES, slow_precision_note
-from pushpull_conv.training.recipe import Recipe, first_difference, load_recipe
+from pushpull_conv.training.recipe import Recipe, first_difference, is_resolved, load_recipe
 from pushpull_conv.training.variants import Variant
 
 
@@ -259,14 +259,20 @@ class Experiment:
         return self._images[split]
 
     def _require_own_folder(self) -> None:
-        """Refuse the folder if what is done there, or is being done now, has other settings."""
+        """Refuse the folder if what is done or being done there has other settings, or if a user's recipe is there."""
         file, submitted = self.folder / RECIPE_FILE, (self.folder / CLUSTER_FOLDER).exists()
         begun = (any(self.folder.glob(f"*/{name}")) for name in ("*.ckpt", MODEL_FILE))
-        if not (submitted or any(begun) or is_in_use(file)):
-            return
-        stored = load_recipe(str(file))
-        if difference := _conflict(stored, self.recipe, numbered=submitted):
-            raise InputError(f"'{self.folder}' holds a run of another recipe ({difference}); choose another --out")
+        if submitted or any(begun) or is_in_use(file):
+            stored = load_recipe(str(file))
+            if difference := _conflict(stored, self.recipe, numbered=submitted):
+                raise InputError(f"'{self.folder}' holds a run of another recipe ({difference}); choose another --out")
+            if stored == self.recipe:  # also with comments that a user put in
+                return
+        if file.is_file() and not is_resolved(file):
+            raise InputError(
+                f"'{file}' was written or changed by hand, and the resolved recipe would replace it; choose another "
+                "--out, or keep it elsewhere"
+            )
 
     def _require_same(self, facts: Mapping[str, str]) -> None:
         """Refuse to train from other images or weights than those that another variant of the run has learned from."""
@@ -283,7 +289,7 @@ class Experiment:
         self._require_own_folder()  # another recipe may have been started since
         stored = writable_folder(self.folder) / RECIPE_FILE
         resolved = self.recipe.to_yaml()
-        if not stored.exists() or stored.read_text(encoding="utf-8") != resolved:
+        if not stored.is_file() or (is_resolved(stored) and stored.read_text(encoding="utf-8") != resolved):
             write_text(stored, resolved)
 
 

@@ -160,7 +160,7 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         """Return the resolved recipe as YAML; `load_recipe` reads it back equal."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return _dumped(self.model_dump(mode="json"))
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -193,6 +193,26 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         raise InputError(f"recipe '{name_or_path}': {_one_line(error.errors()[0])}") from error
+
+
+def is_resolved(file: Path) -> bool:
+    """Whether a recipe's file is as `Recipe.to_yaml` gives it, also in an earlier version, which had fewer settings.
+
+    What somebody wrote has comments or another layout, extends another recipe, has no seed, or names variants only.
+    """
+    text = file.read_text(encoding="utf-8", errors="surrogateescape")
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # a date that is none is the latter
+        return False
+    if not isinstance(content, dict) or not {"seed", "variants"} < content.keys() <= Recipe.model_fields.keys():
+        return False
+    variants = content["variants"] if isinstance(content["variants"], list) else [None]
+    return all(isinstance(variant, dict) for variant in variants) and _dumped(content) == text
+
+
+def _dumped(content: dict[str, Any]) -> str:
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def first_difference(there: Any, here: Any, key: str = "") -> str:
