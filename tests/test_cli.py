@@ -309,6 +309,31 @@ def test_a_model_of_greyscale_images_is_evaluated_on_such(pushpull, model_file, 
     assert Results.load("out/results.json").header.data == "digits-greyscale"
 
 
+@pytest.mark.parametrize("model", [".", "model.safetensors", "epochs/005", "link", "link.safetensors", "../../run/PP3"])
+def test_a_model_of_greyscale_images_is_known_however_it_is_named(pushpull, model_file, tmp_path, monkeypatch, model):
+    """Also where a variant lies on another disk, with a link to it in the run."""
+    run = tmp_path / "run" / "PP3"
+    moved = tmp_path / "disk" / "PP3"
+    (run / "epochs" / "005").mkdir(parents=True)
+    for folder in (run, run / "epochs" / "005"):
+        shutil.copy(model_file, folder / "model.safetensors")
+    (tmp_path / "run" / "recipe.yaml").write_text(load_recipe("quickstart", ["data.greyscale=true"]).to_yaml())
+    (tmp_path / "elsewhere").mkdir()
+    links = {"link": run, "link.safetensors": run / "model.safetensors"}
+    place = tmp_path / "elsewhere" if model in links else run
+    if model in links:
+        (place / model).symlink_to(links[model])
+    if model.startswith(".."):
+        moved.parent.mkdir()
+        run.rename(moved)
+        run.symlink_to(moved)
+        place = tmp_path / "elsewhere" / "here"
+        place.mkdir()
+    monkeypatch.chdir(place)
+    call = ["evaluate", model, "--data-set", "digits", "--out", tmp_path / "out"]
+    refused(pushpull(*call), "was trained in greyscale, digits is in colour; add --greyscale")
+
+
 def test_a_checkpoint_of_another_architecture_is_refused(pushpull, model_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(create_model("resnet32", num_classes=10).state_dict(), "deeper.pt")

@@ -127,12 +127,29 @@ def test_two_results_of_one_label_are_refused(compared):
         compared(RESULTS / "cifar10-resnet20", RESULTS / "cifar10-resnet20-augmented")
 
 
-def test_trainings_that_differ_in_more_than_the_seed_are_not_averaged(compared):
+def test_a_folder_is_compared_once_and_with_its_recipe_however_it_is_named(compared, other_run, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(other_run / "other")
+    (tmp_path / "run").symlink_to(other_run)
+    expected = compared(other_run, baseline="other")
+    assert expected["notes"]
+    for place, names in {other_run / "other": ["."], tmp_path: ["link", "run", "other", "other/other"]}.items():
+        monkeypatch.chdir(place)
+        found = compared(*map(Path, names), baseline="other")
+        assert (found["recipes"], found["notes"]) == (expected["recipes"], expected["notes"])
+
+
+def test_trainings_that_differ_in_more_than_the_seed_are_not_averaged(compared, tmp_path, monkeypatch):
     runs = RESULTS / "cifar10-resnet20-finetuned", RESULTS / "cifar10-resnet20-seeds"
     message = (
         r"PP3@1235' would be averaged with '.*finetuned/PP3' and was trained otherwise \(model.weights is cifar10-"
     )
     with pytest.raises(InputError, match=message):
         compared(runs[0], runs[1] / "PP3@1235")
+    (tmp_path / "link").symlink_to(runs[1] / "PP3@1235")
+    with pytest.raises(InputError, match=message):
+        compared(runs[0], tmp_path / "link")
+    monkeypatch.chdir(runs[1] / "PP3@1235")
+    with pytest.raises(InputError, match=message):
+        compared(runs[0], Path())
     compared(runs[1])
     compared(runs[0])

@@ -468,11 +468,10 @@ def export(
     Example: **pushpull export runs/cifar10-resnet20 results/mine --out results.parquet**
     """
     from pushpull_conv.benchmark import Results
-    from pushpull_conv.comparison import folders_with_results
+    from pushpull_conv.comparison import found_results
     from pushpull_conv.interop.tidy import write_tidy
 
-    found = dict.fromkeys(folder.resolve() for given in folders for folder in folders_with_results(given))
-    table = write_tidy(out, [Results.load(folder / RESULTS_FILE) for folder in found])
+    table = write_tidy(out, [Results.load(folder / RESULTS_FILE) for folder in found_results(folders)])
     _say(Console(), f"table: {table}")
 
 

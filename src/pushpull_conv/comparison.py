@@ -16,7 +16,15 @@ from pushpull_conv.corruptions import load_frost
 from pushpull_conv.corruptions.spec import NAMES
 from pushpull_conv.data.photos import read_photo
 from pushpull_conv.errors import InputError, require_name
-from pushpull_conv.files import METRICS_FILE, MODEL_FILE, RECIPE_FILE, RESULTS_FILE, UNREADABLE_FILE, kept_epochs
+from pushpull_conv.files import (
+    METRICS_FILE,
+    MODEL_FILE,
+    RECIPE_FILE,
+    RESULTS_FILE,
+    UNREADABLE_FILE,
+    in_its_run,
+    kept_epochs,
+)
 from pushpull_conv.functional import pull_kernel
 from pushpull_conv.layers import PushPullConv2d
 from pushpull_conv.models import Classifier, find_checkpoint, load_checkpoint, pretrained_folder, pretrained_models
@@ -57,7 +65,7 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
         InputError: A folder has no results, results were not made alike, two have one label, none has the baseline's,
             or trainings that would be averaged differ in more than the seed.
     """
-    found = [folder for given in folders for folder in folders_with_results(given)]
+    found = found_results(folders)
     results = [Results.load(folder / RESULTS_FILE) for folder in found]
     check_comparable(results)
     places = dict(zip((result.model for result in results), found, strict=True))
@@ -152,6 +160,12 @@ def _epochs(folder: Path, last: Results) -> dict[int, Results]:
     if not earlier or not log.exists():  # without it the number of the last epoch is not known
         return {}
     return dict(sorted({**earlier, len(log.read_text(encoding="utf-8").splitlines()) - 1: last}.items()))
+
+
+def found_results(folders: Sequence[Path]) -> list[Path]:
+    """Return the folders with results that are in those given, as `folders_with_results`, each once and in its run."""
+    found = (folder for given in folders for folder in folders_with_results(given))
+    return list({folder.resolve(): in_its_run(folder) for folder in found}.values())
 
 
 def folders_with_results(folder: Path) -> list[Path]:

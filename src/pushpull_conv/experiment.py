@@ -34,11 +34,13 @@ from pushpull_conv.errors import InputError
 from pushpull_conv.files import (
     CELLS_FOLDER,
     CLUSTER_FOLDER,
+    EPOCHS_FOLDER,
     MODEL_FILE,
     RECIPE_FILE,
     REPORT_FOLDER,
     RESULTS_FILE,
     atomic_write,
+    in_its_run,
     in_use,
     is_in_use,
     kept_epochs,
@@ -454,7 +456,9 @@ def _places_of(images: ImageSource, known: Sequence[str], model: str) -> list[in
 
 
 def _require_colours(checkpoint: Path, images: ImageSource) -> None:
-    """Refuse images in colour for a model whose run says that it learned from greyscale ones."""
-    recipe = checkpoint.parent.parent / RECIPE_FILE
-    if recipe.exists() and load_recipe(str(recipe)).data.greyscale and not images.name.endswith(GREYSCALE):
-        raise InputError(f"'{checkpoint}' was trained in greyscale, {images.name} is in colour; add --greyscale")
+    """Refuse images in colour for a model, or a kept epoch, whose run says that it learned from greyscale ones."""
+    for folder in (in_its_run(checkpoint.parent), checkpoint.resolve().parent):  # the file itself may be a link
+        training = folder.parents[1] if folder.parent.name == EPOCHS_FOLDER else folder
+        recipe = training.parent / RECIPE_FILE
+        if recipe.exists() and load_recipe(str(recipe)).data.greyscale and not images.name.endswith(GREYSCALE):
+            raise InputError(f"'{checkpoint}' was trained in greyscale, {images.name} is in colour; add --greyscale")

@@ -162,6 +162,12 @@ def kept_epochs(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / EPOCHS_FOLDER).glob("*") if path.name.isdigit())
 
 
+def in_its_run(folder: Path) -> Path:
+    """Return a training's folder as its run has it, however it was given: as ``.``, or by a link into a run or out."""
+    there = folder.resolve()
+    return there if (there.parent / RECIPE_FILE).exists() else Path(os.path.abspath(folder))  # noqa: PTH100
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
