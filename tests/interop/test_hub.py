@@ -6,6 +6,7 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -40,6 +41,17 @@ def test_a_round_trip_gives_the_same_logits(tmp_path, settings):
     assert not again.training
     again.save_pretrained(tmp_path / "again")
     assert (tmp_path / "again" / "config.json").read_bytes() == (tmp_path / "config.json").read_bytes()
+
+
+def test_numbers_of_numpy_and_pytorch_come_through_the_configuration(tmp_path):
+    mean = tuple(np.array(MEAN, np.float32))
+    strength = {"alpha": torch.linspace(0, 2, 16), "avg_kernel_size": np.int64(5)}
+    model = HubClassifier("resnet20", np.int64(10), mean, STD, None, strength).eval()
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["num_classes"], len(config["pushpull"]["alpha"])) == (10, 16)
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    assert torch.equal(HubClassifier.from_pretrained(tmp_path)(images), model(images))
 
 
 def test_the_folder_is_a_model_for_the_command_line(pushpull, tmp_path):

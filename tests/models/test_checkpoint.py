@@ -5,6 +5,7 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors
 import safetensors.torch
@@ -83,6 +84,31 @@ def test_the_spec_is_json_that_others_can_read(checkpoint):
         stored = json.loads(file.metadata()["pushpull_conv"])
     assert stored["name"] == "resnet20"
     assert stored["pushpull"] == {"avg_kernel_size": 5, "alpha": 0.5}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_classes": np.int64(3)},
+        {"num_classes": torch.tensor(3), "mean": (np.float32(0.5),) * 3},
+        {"std": torch.tensor([0.25, 0.5, 0.75])},
+        {"pushpull": {"avg_kernel_size": np.int32(5), "alpha": torch.linspace(0, 2, 16, requires_grad=True)}},
+        {"pushpull": {"alpha": np.linspace(0, 2, 16), "trainable_alpha": np.bool_(False)}},
+        {"pushpull": None, "layer": {"kind": "surround", "alpha": np.float64(0.5)}},
+    ],
+)
+def test_numbers_of_numpy_and_pytorch_are_stored_as_numbers(tmp_path, change):
+    spec = dataclasses.replace(SPEC, **change)
+    classifier = trained_classifier(spec)
+    save_checkpoint(tmp_path / "model.safetensors", classifier, spec)
+    loaded, again = load_checkpoint(tmp_path / "model.safetensors")
+    assert torch.equal(loaded(IMAGES), classifier(IMAGES))
+    assert (again.num_classes, again.pushpull, again.layer) == (3, spec.pushpull, spec.layer)
+    with safetensors.safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        stored = json.loads(file.metadata()["pushpull_conv"])
+    assert type(stored["num_classes"]) is int
+    if "alpha" in (change.get("pushpull") or {}):
+        assert stored["pushpull"]["alpha"] == pytest.approx([place * 2 / 15 for place in range(16)], abs=1e-6)
 
 
 @pytest.mark.parametrize("change", ["channels_last", "compiled", "tied", "half"])

@@ -1,6 +1,7 @@
 """Classifiers as Hugging Face models: a folder, or a repository, of weights, configuration and model card."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ class HubClassifier(Classifier, PyTorchModelHubMixin, library_name="pushpull-con
     ) -> None:
         self.spec = ModelSpec(name, num_classes, stem, pushpull, tuple(mean), tuple(std), tuple(classes), layer)
         super().__init__(self.spec.build().network, mean, std)
+        self._hub_mixin_config = asdict(self.spec)  # the mixin drops from its own what JSON cannot hold
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> "HubClassifier":

@@ -37,6 +37,8 @@ StrPath = str | os.PathLike[str]
 class ModelSpec:
     """All that is needed, besides the weights, to build a classifier again.
 
+    Numbers and arrays of NumPy and PyTorch become Python's, which JSON can hold.
+
     Attributes:
         name: As in `create_model`.
         num_classes: Number of logits.
@@ -62,12 +64,26 @@ class ModelSpec:
     classes: tuple[str, ...] = ()
     layer: Mapping[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, _plain(value))  # the dataclass is frozen
+
     def build(self) -> Classifier:
         """Create the classifier with freshly drawn weights."""
         return Classifier(create_model(self.name, **self._architecture()), self.mean, self.std)
 
     def _architecture(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("num_classes", "stem", "pushpull", "layer")}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value, or what is in it, without types of NumPy and PyTorch."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        parts = [_plain(part) for part in value]
+        return tuple(parts) if isinstance(value, tuple) else parts
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def save_checkpoint(path: StrPath, classifier: Classifier, spec: ModelSpec) -> None:
@@ -99,7 +115,7 @@ def save_checkpoint(path: StrPath, classifier: Classifier, spec: ModelSpec) -> N
         for name, value in network.state_dict().items()
     }
     _require_fit(classifier, tensors, spec)
-    content = safetensors.save(tensors, metadata={_METADATA_KEY: json.dumps(asdict(spec), default=float)})
+    content = safetensors.save(tensors, metadata={_METADATA_KEY: json.dumps(asdict(spec))})
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)  # what safetensors itself raises on a full disk is no OSError
 
