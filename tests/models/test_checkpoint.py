@@ -206,6 +206,15 @@ def test_weights_that_learned_with_other_layers_are_refused(stored, layer):
         load_weights_(create_model("resnet20", num_classes=10, pushpull=pushpull), file)
 
 
+def test_a_unit_without_settings_is_one(tmp_path):
+    """Its tensors fit a unit that averages over more."""
+    spec = dataclasses.replace(SPEC, pushpull={})
+    save_checkpoint(tmp_path / "model.safetensors", spec.build(), spec)
+    load_weights_(spec.build(), tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=r"was stored with pushpull={} in the network: 'conv1' is PushPullConv2d\("):
+        load_weights_(SPEC.build(), tmp_path / "model.safetensors")
+
+
 def test_saving_leaves_the_random_generator_alone(tmp_path):
     spec = ModelSpec(
         "torchvision:regnet_y_400mf", 2, None, None, (0.5,) * 3, (0.5,) * 3

@@ -36,6 +36,15 @@ def test_a_changed_network_has_the_weights_of_the_plain_one(change):
     assert spec.std == pytest.approx(shipped.std.flatten().tolist())
 
 
+@pytest.mark.parametrize("change", [{"pushpull": {}}, {"layer": {"kind": "surround"}}])
+def test_weights_that_learned_with_a_unit_or_layer_are_refused(tmp_path, change):
+    spec = ModelSpec(**{"name": "resnet20", "num_classes": 10, "stem": None, "pushpull": None} | change,
+                     mean=OTHER[0], std=OTHER[1])  # fmt: skip
+    save_checkpoint(tmp_path / "model.safetensors", spec.build(), spec)
+    with pytest.raises(InputError, match=rf"were trained with {next(iter(change))}={{.*}} in the network, and a plain"):
+        with_weights(ModelSpec("resnet20", 10, None, None, *OTHER), str(tmp_path / "model.safetensors"))
+
+
 def test_the_same_network_with_the_same_weights_computes_the_same():
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     classifier, _ = with_weights(ModelSpec("resnet20", 10, None, None, *OTHER), SHIPPED)

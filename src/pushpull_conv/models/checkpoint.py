@@ -68,6 +68,12 @@ class ModelSpec:
         for name, value in vars(self).items():
             object.__setattr__(self, name, _plain(value))  # the dataclass is frozen
 
+    @property
+    def change(self) -> str:
+        """What the plain network was given, for a sentence; "" if nothing. A unit without settings is one, too."""
+        given = {"pushpull": self.pushpull, "layer": self.layer}
+        return ", ".join(f"{name}={settings}" for name, settings in given.items() if settings is not None)
+
     def build(self) -> Classifier:
         """Create the classifier with freshly drawn weights."""
         return Classifier(create_model(self.name, **self._architecture()), self.mean, self.std)
@@ -225,11 +231,11 @@ def load_weights_(model: nn.Module, path: StrPath, *, new: Collection[str] = ())
 
 def _require_same_layers(network: nn.Module, stored: ModelSpec, path: Path) -> None:
     """Refuse weights that learned with other layers in the network, also where their tensors fit."""
-    if not (stored.pushpull or stored.layer):
+    if not stored.change:
         return
     if difference := _difference(_own_layers(_structure(stored)), _own_layers(network)):
         raise InputError(
-            f"weights file '{path}' was stored with {stored.pushpull or stored.layer} in the network: {difference}; "
+            f"weights file '{path}' was stored with {stored.change} in the network: {difference}; "
             "give the model the same pushpull and layer, or read the file with load_checkpoint"
         )
 

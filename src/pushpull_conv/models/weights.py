@@ -51,9 +51,9 @@ def with_weights(spec: ModelSpec, weights: str, *, new_head: bool = False) -> tu
     else:
         file = _file(weights)
         stored = stored_spec(file)
-        if stored and (stored.pushpull or stored.layer):
+        if stored and stored.change:
             raise InputError(
-                f"weights '{weights}' were trained with {stored.pushpull or stored.layer} in the network, and a plain "
+                f"weights '{weights}' were trained with {stored.change} in the network, and a plain "
                 "one would compute something else with them; give those of a plain network, or use the model itself"
             )
         network = plain.build().network
