@@ -225,9 +225,13 @@ def test_a_plain_network():
     assert type(network[1]) is nn.Conv2d
 
 
-def test_the_head_may_be_registered_before_the_stem():
+def test_the_head_may_be_registered_before_the_stem_whose_name_is_then_needed():
     network = nn.ModuleDict({"head": nn.Conv2d(8, 10, 1), "gate": nn.Conv2d(1, 8, 1), "stem": nn.Conv2d(3, 8, 3)})
-    assert swap_first_conv_(network)[1].name == "stem"
+    with pytest.raises(
+        InputError, match=r"of 3 input channels \('stem'\), and it is not the first, 'head'; say with na"
+    ):
+        swap_first_conv_(network)
+    assert swap_first_conv_(network, name="stem")[1].name == "stem"
 
 
 def test_the_model_may_be_the_convolution():
@@ -299,6 +303,14 @@ shared = nn.Conv2d(3, 3, 3)
         (
             lambda: nn.Sequential(nn.Conv2d(4, 8, 3)),
             r"has 1 convolutions and none of 3 or 1 input channels \(0\); say with name= which one",
+        ),
+        (
+            lambda: nn.Sequential(nn.Conv2d(4, 3, 3), nn.Conv2d(3, 8, 1)),
+            r"one convolution of 3 input channels \('1'\), and it is not the first, '0'; say with name= which one",
+        ),
+        (
+            lambda: nn.Sequential(nn.Conv2d(2, 8, 3), nn.Sequential(nn.Conv2d(1, 1, 7))),
+            r"one convolution of 1 input channels \('1.0'\), and it is not the first, '0'; say with name= which one",
         ),
         (lambda: nn.Sequential(nn.Conv1d(3, 8, 3)), "has no torch.nn.Conv2d"),
         (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)), r"2 convolutions of 3 input channels \(0, 1\)"),

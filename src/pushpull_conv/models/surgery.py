@@ -55,10 +55,11 @@ def swap_first_conv_(
     """Put a `PushPullConv2d` in the place of the convolution that takes the image, keeping its weights.
 
     That convolution is the one called ``name``, else the one that a timm model gives
-    (``pretrained_cfg["first_conv"]``), else the only `torch.nn.Conv2d` with 3 input channels, else the only one with 1.
-    The patch embedding of a transformer is such a convolution and is swapped too. A plain `torch.nn.Conv2d` can be
-    replaced, and timm's convolutions that pad as TensorFlow does or standardise their weights, which the unit then
-    does too. Another subclass, a hook or a parametrisation may compute something else, and is refused.
+    (``pretrained_cfg["first_conv"]``), else the only `torch.nn.Conv2d` with 3 input channels, else the only one with 1,
+    provided that it is the first of all. The patch embedding of a transformer is such a convolution and is swapped too.
+    A plain `torch.nn.Conv2d` can be replaced, and timm's convolutions that pad as TensorFlow does or standardise their
+    weights, which the unit then does too. Another subclass, a hook or a parametrisation may compute something else, and
+    is refused.
 
     Swap before wrapping or compiling the network. An optimizer built before goes on training the weights, which stay
     the same parameters, but does not know a trainable ``alpha``, which is new: give it as ``optimizer``, or build it
@@ -151,6 +152,11 @@ def _only_conv_of_an_image(model: nn.Module, convs: dict[str, nn.Conv2d]) -> str
             raise InputError(
                 f"model {type(model).__name__} has {len(names)} convolutions of {channels} input channels "
                 f"({_some(names)}); say with name= which one takes the image"
+            )
+        if names and names[0] != next(iter(convs)):
+            raise InputError(
+                f"model {type(model).__name__} has one convolution of {channels} input channels ('{names[0]}'), and it "
+                f"is not the first, '{next(iter(convs))}'; say with name= which one takes the image"
             )
         if names:
             return names[0]
