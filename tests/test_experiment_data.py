@@ -1,7 +1,9 @@
 """What a recipe's ``data`` section does to an experiment's images."""
 
 import csv
+import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from pushpull_conv.comparison import compare
 from pushpull_conv.errors import InputError
 from pushpull_conv.experiment import Experiment
 from pushpull_conv.models import create_model, save_checkpoint
+from pushpull_conv.ranks import ALONE
+from pushpull_conv.training.callbacks import UnreadableLog
 from pushpull_conv.training.fit import build
 from pushpull_conv.training.recipe import load_recipe
 
@@ -123,6 +127,16 @@ def test_an_unreadable_image_stops_the_training_by_name(pushpull, damaged, tmp_p
     assert "dog/3.png" in err
     assert "data.unreadable: skip" in err
     assert not (tmp_path / "run" / "baseline" / "model.safetensors").exists()
+
+
+def test_an_unreadable_image_is_listed_whatever_its_name(tmp_path):
+    """Not every file system's names are UTF-8."""
+    reason = os.fsdecode(b"'caf\xe9.png' is truncated, and ") + "café.png too"
+    log = UnreadableLog(tmp_path / "unreadable.csv", ALONE)
+    loader = SimpleNamespace(unreadable={3: reason})
+    log.on_train_epoch_end(SimpleNamespace(train_dataloader=loader, current_epoch=0, is_global_zero=True), None)
+    (row,) = csv.DictReader((tmp_path / "unreadable.csv").open(encoding="utf-8"))
+    assert row == {"epoch": "1", "reason": r"'caf\udce9.png' is truncated, and café.png too"}
 
 
 @pytest.mark.slow

@@ -231,6 +231,12 @@ def test_classes_that_do_not_fit_are_named(tmp_path):
     refuse("has the classes n99999999, which are not of imagenet-100", "imagenet-100", "test", root=tmp_path / "b")
 
 
+def test_a_class_whose_name_is_not_utf8_is_named(tree):
+    """No result could be stored or printed."""
+    os.mkdir(os.fsencode(tree / "val") + b"/caf\xe9")  # noqa: PTH102  # a Path takes no bytes
+    refuse(r"class folder b'caf\\xe9' in '.*val' is not named in UTF-8; rename it", "folder", "test", root=tree)
+
+
 @pytest.mark.parametrize("damage", ["cut", "text", "gone"])
 def test_an_image_that_cannot_be_read_is_named_when_it_is_reached(tree, damage):
     source = open_images("folder", "test", root=tree)

@@ -92,8 +92,20 @@ def list_files(folder: Path, labels: Mapping[str, int | None]) -> ImageFiles:
 
 
 def class_names(folder: Path) -> list[str]:
-    """The names of the folders in ``folder`` that are not hidden, in alphabetical order."""
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    """The names of the folders in ``folder`` that are not hidden, in alphabetical order.
+
+    Raises:
+        InputError: A name is not UTF-8, and so can be neither printed nor stored with results.
+    """
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"class folder {os.fsencode(name)!r} in '{folder}' is not named in UTF-8; rename it"
+            ) from error
+    return names
 
 
 def image_entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -214,7 +214,10 @@ class TrainingProgress(Callback):
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+    with (
+        atomic_write(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,  # any name of an image
+    ):
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
