@@ -5,9 +5,11 @@ import json
 import shutil
 
 import pytest
+from rich.console import Console
 from safetensors.torch import load_file
 
-from pushpull_conv import CORRUPTIONS, Results, mean_error, r_net
+from pushpull_conv import CORRUPTIONS, Results, experiment, mean_error, r_net
+from pushpull_conv.experiment import Experiment
 from pushpull_conv.training.recipe import load_recipe
 
 QUICK = ["--set", "training.epochs=1", "--set", "training.batch_size=128"]
@@ -113,3 +115,71 @@ def test_a_run_can_be_given_more_trainings_but_no_other_settings(pushpull, tmp_p
     assert pushpull(*more)[0] == 0
     assert (tmp_path / "baseline" / "model.safetensors").stat().st_mtime_ns == first
     assert [variant.name for variant in load_recipe(str(tmp_path / "recipe.yaml")).variants] == ["PP3", "baseline"]
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """Replace training: the names of what was trained, and a list for the functions to call while something is."""
+    trained, during = [], []
+
+    def fit(recipe, variant, training, test, folder, **rest):
+        for act in during:
+            act()
+        trained.append(variant.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.safetensors").write_text("weights")
+        return folder / "model.safetensors"
+
+    monkeypatch.setattr(experiment, "fit", fit)
+    return trained, during
+
+
+def in_folder(folder):
+    recipe = load_recipe("quickstart", ["variants=[baseline, PP3]"])
+    begun = Experiment(recipe, folder, data_root=None, console=Console(quiet=True))
+    return begun, *recipe.variants
+
+
+def test_one_variant_is_trained_by_one_call_at_a_time(fits, pushpull, tmp_path):
+    trained, during = fits
+    call = ["train", "quickstart", "--out", tmp_path, "--set", "variants=[baseline, PP3]", "--variant"]
+    first, baseline, _ = in_folder(tmp_path)
+    codes = []
+
+    def call_again():
+        during.clear()
+        code, _, err = pushpull(*call, "baseline")
+        assert f"'{tmp_path / 'baseline'}' is being trained by another call; wait until it is through" in err
+        codes.extend((code, pushpull(*call, "PP3")[0]))
+
+    during.append(call_again)
+    first.train(baseline)
+    assert (codes, trained) == ([2, 0], ["PP3", "baseline"])
+    assert not list(tmp_path.rglob(".lock"))
+
+
+def test_a_model_that_another_call_finished_meanwhile_is_not_trained_again(fits, tmp_path, monkeypatch):
+    trained, _ = fits
+    (late, baseline, _), (first, *_) = in_folder(tmp_path), in_folder(tmp_path)
+    identity_of = experiment.identity_of
+
+    def slowly(images):  # after the late call has looked for the model, before it trains
+        monkeypatch.setattr(experiment, "identity_of", identity_of)
+        first.train(baseline)
+        return identity_of(images)
+
+    monkeypatch.setattr(experiment, "identity_of", slowly)
+    assert late.train(baseline) == tmp_path / "baseline" / "model.safetensors"
+    assert trained == ["baseline"]
+
+
+def test_a_training_that_failed_keeps_nobody_out(fits, tmp_path):
+    trained, during = fits
+    begun, baseline, _ = in_folder(tmp_path)
+    during.append(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        begun.train(baseline)
+    assert not list(tmp_path.rglob(".lock"))
+    during.clear()
+    begun.train(baseline)
+    assert trained == ["baseline"]

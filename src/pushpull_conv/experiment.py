@@ -35,10 +35,12 @@ from pushpull_conv.files import (
     CELLS_FOLDER,
     CLUSTER_FOLDER,
     EPOCHS_FOLDER,
+    LOCK_FILE,
     MODEL_FILE,
     RECIPE_FILE,
     REPORT_FOLDER,
     RESULTS_FILE,
+    alone,
     atomic_write,
     in_its_run,
     in_use,
@@ -134,7 +136,11 @@ class Experiment:
         return self.ranks.by_first(lambda: compare(folders, self.recipe.baseline, report, console=self.console))
 
     def train(self, variant: Variant) -> Path:
-        """Train one variant and before it its teacher, or find it trained; return its model file."""
+        """Train one variant and before it its teacher, or find it trained; return its model file.
+
+        Raises:
+            InputError: Another call is training it.
+        """
         folder = self.folder / variant.name
         if self.ranks.by_first((folder / MODEL_FILE).exists):
             return folder / MODEL_FILE
@@ -151,6 +157,11 @@ class Experiment:
             if self.recipe.model.weights:
                 facts["weights"] = identity_of_weights(self.recipe.model.weights)
             self.ranks.by_first(lambda: self._require_same(facts))
+            if self.ranks.is_first:
+                refusal = f"'{folder}' is being trained by another call; wait until it is through"
+                meanwhile.enter_context(alone(writable_folder(folder) / LOCK_FILE, refusal))
+            if self.ranks.by_first((folder / MODEL_FILE).exists):  # another call has trained it meanwhile
+                return folder / MODEL_FILE
             if self.ranks.is_first:
                 self.note_precision()
                 meanwhile.enter_context(recorded(folder, "training", MODEL_FILE, facts))

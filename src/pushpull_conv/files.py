@@ -20,6 +20,7 @@ CELLS_FOLDER = "cells"
 REPORT_FOLDER = "report"
 REPORT_FILE = "index.html"
 CLUSTER_FOLDER = "cluster"
+LOCK_FILE = ".lock"
 _REMEDIES = {
     errno.ENOSPC: "free some space and repeat",
     errno.EDQUOT: "free some space and repeat",
@@ -95,7 +96,7 @@ def writable_folder(path: str | os.PathLike[str]) -> Path:
 
 @contextlib.contextmanager
 def alone(lock: Path, refusal: str) -> Iterator[None]:
-    """Hold the file ``lock``, which is made and stays; what held it and was killed keeps nobody out.
+    """Hold the file ``lock``, which is made and at the end removed; what held it and was killed keeps nobody out.
 
     Where the system or the file system has no locks, nobody is kept out either.
 
@@ -106,7 +107,11 @@ def alone(lock: Path, refusal: str) -> Iterator[None]:
         # Who held it may have removed it before it was locked here, and it may be another's by now.
         if not (_lock(held) and lock.exists() and os.path.samestat(os.fstat(held.fileno()), lock.stat())):
             raise InputError(refusal)
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(PermissionError):  # of Windows, where an open file stays
+                lock.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

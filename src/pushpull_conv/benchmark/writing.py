@@ -27,13 +27,12 @@ from pushpull_conv.data import ImageSource
 from pushpull_conv.data.manifest import MANIFEST_FILE, PARTIAL_FILE, checksum, total_bytes
 from pushpull_conv.data.published import LABELS_FILE
 from pushpull_conv.errors import InputError
-from pushpull_conv.files import alone, writable_folder, write_text
+from pushpull_conv.files import LOCK_FILE, alone, writable_folder, write_text
 from pushpull_conv.provenance import provenance
 
 _FORMAT = 1
 _BATCH = 100
 _CPU = torch.device("cpu")
-_LOCK_FILE = ".lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,10 +103,8 @@ def write_set(
     versions = generated(source, chosen, seed=seed, frost=frost, jpeg=True)
     labels = [LABELS_FILE] if chosen.layout == "arrays" else []
     parts = labels + list(dict.fromkeys(_part(key, chosen) for key in cells))
-    lock = writable_folder(folder) / _LOCK_FILE
-    with contextlib.ExitStack() as after:
-        after.enter_context(alone(lock, f"'{folder}' is being written by another call; wait until it is through"))
-        after.callback(lock.unlink, missing_ok=True)
+    lock = writable_folder(folder) / LOCK_FILE
+    with alone(lock, f"'{folder}' is being written by another call; wait until it is through"):
         manifest = _Manifest(Path(folder), _facts(source, chosen, versions))
         missing = manifest.open(parts)
         write = functools.partial(_write, versions=versions, suite=chosen, folder=Path(folder))
@@ -134,7 +131,7 @@ class _Manifest:
         stored = next((path for path in (self.partial, self.whole) if path.exists()), None)
         if stored is not None:
             self.content = self._checked(stored)
-        elif others := [entry.name for entry in os.scandir(self.whole.parent) if entry.name != _LOCK_FILE]:
+        elif others := [entry.name for entry in os.scandir(self.whole.parent) if entry.name != LOCK_FILE]:
             raise InputError(f"'{self.whole.parent}' holds {others[0]}, not a corrupted set; choose an empty folder")
         missing = [part for part in parts if not self._has(part)]
         if stored == self.whole and missing:
