@@ -53,6 +53,21 @@ def test_a_call_counts_as_an_update_does():
     assert called.compute() == updated.compute()
 
 
+def test_a_collection_may_be_called_and_updated_in_turn():
+    """Between the two its metrics share their counts, and a call goes to each of them."""
+    mixed, updated = (MetricCollection({"mean_error": MeanError(), "mce": MCE(BASE)}) for _ in "12")
+    for place, (name, severity) in enumerate(CELLS * 2):
+        images, labels = batch_of((name, severity), images=40 - place % 7)
+        count = mixed if place % 2 else mixed.update
+        count(images, labels, corruption=name, severity=severity)
+        updated.update(images, labels, corruption=name, severity=severity)
+        if place == len(CELLS):
+            mixed.compute()
+    assert mixed.compute() == updated.compute()
+    for name in ("mean_error", "mce"):
+        assert mixed[name].seen.sum() == sum(40 - place % 7 for place in range(2 * len(CELLS)))
+
+
 def test_alexnet_is_a_baseline_on_its_own_classes_only():
     with pytest.raises(InputError, match="'alexnet' has errors on 1000 classes, the logits have 5"):
         MCE("alexnet").update(*batch_of(CELLS[0]), corruption="fog", severity=1)

@@ -56,9 +56,12 @@ class _CorruptionMetric(Metric):
                 f"labels are {int(labels.min())} to {int(labels.max())}; allowed: 0 to {logits.shape[1] - 1}"
             )
         ranks = label_ranks(logits, labels)
-        self.seen[row, severity - 1] += len(labels)
-        self.right[row, severity - 1] += (ranks == 0).sum()
-        self.not_finite += (ranks < 0).sum()
+        cell = torch.zeros_like(self.seen)
+        cell[row, severity - 1] = 1
+        # Never in place: the metrics of a collection share these tensors, and in its `forward` each of them counts.
+        self.seen = self.seen + cell * len(labels)
+        self.right = self.right + cell * (ranks == 0).sum()
+        self.not_finite = self.not_finite + (ranks < 0).sum()
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
         """Count one batch, as `update`; a batch is of one corruption and has no value of its own."""
