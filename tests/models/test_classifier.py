@@ -43,6 +43,15 @@ def test_a_network_of_another_precision_gets_images_in_it(dtype):
     torch.testing.assert_close(logits.float(), expected, atol=0.1, rtol=0.05)
 
 
+def test_mean_and_deviation_lie_where_the_network_does():
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten()).to("meta", torch.float64)
+    classifier = Classifier(network, MEAN, STD)
+    for value in (classifier.mean, classifier.std):
+        assert (value.device.type, value.dtype) == ("meta", torch.float64)
+    logits = classifier(torch.zeros(2, 3, 4, 4, dtype=torch.uint8, device="meta"))
+    assert (logits.device.type, logits.shape) == ("meta", (2, 8))
+
+
 def test_one_mean_does_not_stand_for_three_channels():
     grey = nn.Conv2d(1, 2, 3)
     with pytest.raises(InputError, match="images have 3 channels, mean and std are of 1; give one"):

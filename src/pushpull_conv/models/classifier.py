@@ -47,10 +47,11 @@ class Classifier(nn.Module):
         if not std or not all(value > 0 for value in std):
             raise InputError(f"std is {tuple(std)}; allowed: positive numbers, one per channel")
         self.network = network
-        dtype = next((value.dtype for value in network.parameters() if value.is_floating_point()), None)
-        # Not persistent: a checkpoint's spec holds them, and its tensors are those of the network alone.
-        self.register_buffer("mean", torch.tensor(mean, dtype=dtype).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=dtype).view(-1, 1, 1), persistent=False)
+        like = next((value for value in network.parameters() if value.is_floating_point()), torch.empty(0))
+        for name, values in (("mean", mean), ("std", std)):
+            statistic = torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+            # Not persistent: a checkpoint's spec holds them, and its tensors are those of the network alone.
+            self.register_buffer(name, statistic, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``[B, K]`` for ``images`` ``[B, C, H, W]``, uint8 or floating point in [0, 1]."""
