@@ -20,6 +20,7 @@ from pushpull_conv.comparison_layers import (
     UpsampledPullConv2d,
     VariedPushPullConv2d,
 )
+from pushpull_conv.comparison_layers.blur import blur
 from pushpull_conv.errors import InputError
 from pushpull_conv.functional import push_pull_conv2d_reference
 
@@ -103,6 +104,30 @@ def test_blurred_convolution_is_convolution_then_blur_by_scipy(stride):
     blurred = scipy.ndimage.correlate(response, np.outer(row, row)[None], mode="mirror")
     expected = blurred[:, ::stride, ::stride] + layer.bias.detach().numpy()[:, None, None]
     assert layer(x).detach().numpy() == pytest.approx(expected, abs=1e-12)
+
+
+POINTWISE = [
+    {"bias": False},
+    {"groups": 2, "blur_kernel_size": 4},
+    {"padding_mode": "circular", "dilation": 3},
+    {"stride": 3, "padding": "valid", "blur_kernel_size": 5},
+    {"padding": 1},
+    {"stride": 1},
+]
+
+
+@pytest.mark.parametrize("geometry", POINTWISE)
+def test_a_strided_pointwise_convolution_is_blurred_first_where_that_is_the_same(geometry):
+    layer = BlurredConv2d(4, 8, 1, **{"stride": 2} | geometry, dtype=torch.float64)
+    x = double(2, 4, 9, 12).requires_grad_()
+    response = torch.nn.functional.conv2d(layer._padded(x), layer.weight, layer.bias, groups=layer.groups)
+    expected = blur(response, layer.filter, layer.stride[0])
+    torch.testing.assert_close(layer(x), expected, atol=1e-12, rtol=1e-12)
+    wanted = [x, *layer.parameters()]
+    weighting = double(*expected.shape, seed=1)
+    got, right = (torch.autograd.grad((y * weighting).sum(), wanted) for y in (layer(x), expected))
+    torch.testing.assert_close(got, right, atol=1e-11, rtol=1e-11)
+    torch.testing.assert_close(layer(x[0]), layer(x)[0])
 
 
 def test_blur_pooled_convolution_is_blur_then_convolution_by_scipy():

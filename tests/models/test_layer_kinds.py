@@ -7,6 +7,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from pushpull_conv.comparison_layers import BlurPool2d, BlurPoolConv2d, BlurredConv2d, VariedPushPullConv2d
 from pushpull_conv.errors import InputError
@@ -31,6 +32,15 @@ def test_every_weight_stays_and_keeps_its_name(kind, name):
         assert network(x).shape == (2, 3)
     assert shapes[plain].shape == shapes[changed].shape
     assert not torch.allclose(shapes[plain], shapes[changed])
+
+
+def test_a_blurred_resnet50_convolves_no_pixel_of_a_shortcut_that_is_dropped():
+    """By hand: 4.09 G multiply-adds, 0.35 G more for the stem, 1.04 G for three 3 x 3 at stride 1, 0.01 G to blur."""
+    with torch.device("meta"):
+        network = create_model("torchvision:resnet50", num_classes=1000, layer={"kind": "blurred-conv"})
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(1, 3, 224, 224))
+    assert counter.get_total_flops() / 2e9 == pytest.approx(5.50, abs=0.005)
 
 
 def blurred(x):

@@ -143,8 +143,12 @@ class BlurredConv2d(_BinomialConv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``[N, C, H, W]`` to the blurred response, of the shape that the plain convolution gives."""
+        stride = self.stride[0]
+        if stride > 1 and self.kernel_size == (1, 1) and not any(self._reversed_padding_repeated_twice):
+            # Both orders give the same where each pixel is convolved by itself; fewer are left after the blur.
+            return F.conv2d(blur(input, self.filter, stride), self.weight, self.bias, groups=self.groups)
         response = F.conv2d(self._padded(input), self.weight, self.bias, 1, 0, self.dilation, self.groups)
-        return blur(response, self.filter, self.stride[0])
+        return blur(response, self.filter, stride)
 
     def extra_repr(self) -> str:
         """Describe the convolution and the blur after it."""
