@@ -153,3 +153,12 @@ def test_trainings_that_differ_in_more_than_the_seed_are_not_averaged(compared, 
         compared(runs[0], Path())
     compared(runs[1])
     compared(runs[0])
+
+
+def test_trainings_are_averaged_whatever_was_to_be_done_about_unreadable_images(compared, tmp_path):
+    run = RESULTS / "cifar10-resnet20-seeds"
+    recipe = (run / RECIPE_FILE).read_text()
+    copied(run / "PP3@1235", tmp_path / "other" / "PP3@1235", "PP3@1235")
+    (tmp_path / "other" / RECIPE_FILE).write_text(recipe.replace("unreadable: stop", "unreadable: skip"))
+    assert (tmp_path / "other" / RECIPE_FILE).read_text() != recipe
+    compared(run / "baseline", run / "PP3", tmp_path / "other")

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from safetensors.torch import load_file
 
-from pushpull_conv import CORRUPTIONS, Results, experiment, mean_error, r_net
+from pushpull_conv import CORRUPTIONS, InputError, Results, experiment, mean_error, r_net
 from pushpull_conv.experiment import Experiment
 from pushpull_conv.training.recipe import load_recipe
 
@@ -183,3 +183,22 @@ def test_a_training_that_failed_keeps_nobody_out(fits, tmp_path):
     during.clear()
     begun.train(baseline)
     assert trained == ["baseline"]
+
+
+def test_a_begun_run_may_change_what_decides_no_weight_and_no_count(tmp_path):
+    """Two of these are what our own errors advise."""
+
+    def call(*settings):
+        recipe = load_recipe("quickstart", settings)
+        Experiment(recipe, tmp_path, data_root=None, console=Console(quiet=True)).claim()
+
+    call()
+    (tmp_path / "baseline").mkdir()
+    (tmp_path / "baseline" / "last.ckpt").touch()
+    call("title=Digits", "benchmark.batch_size=10", "data.unreadable=skip")
+    stored = load_recipe(str(tmp_path / "recipe.yaml"))
+    assert (stored.title, stored.benchmark.batch_size, stored.data.unreadable) == ("Digits", 10, "skip")
+    for other in ("benchmark.every=2", "data.greyscale=true", "training.batch_size=16"):
+        with pytest.raises(InputError, match=f"holds a run of another recipe .{other.partition('=')[0]} is"):
+            call("title=Other", other)
+    assert load_recipe(str(tmp_path / "recipe.yaml")) == stored

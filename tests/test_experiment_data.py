@@ -17,7 +17,7 @@ from pushpull_conv.errors import InputError
 from pushpull_conv.experiment import Experiment
 from pushpull_conv.models import create_model, save_checkpoint
 from pushpull_conv.ranks import ALONE
-from pushpull_conv.training.callbacks import UnreadableLog
+from pushpull_conv.training.callbacks import EpochLog, UnreadableLog
 from pushpull_conv.training.fit import build
 from pushpull_conv.training.recipe import load_recipe
 
@@ -150,3 +150,27 @@ def test_an_unreadable_image_is_skipped_listed_and_told_in_the_report(pushpull, 
     assert pushpull(*call, "--label", "baseline")[0] == 0
     page = compare([folder], "baseline", tmp_path / "report", console=Console(quiet=True))
     assert "baseline was trained without 1 images that could not be read: unreadable.csv" in page.read_text()
+
+
+def test_a_training_that_met_an_unreadable_image_goes_on_without_it_as_advised(
+    pushpull, damaged, tmp_path, monkeypatch
+):
+    """The image is readable in the first epoch only."""
+    image, end_epoch = damaged / "train" / "dog" / "3.png", EpochLog.on_train_epoch_end
+    broken = image.read_bytes()
+    shutil.copyfile(damaged / "train" / "dog" / "4.png", image)
+
+    def end_and_damage(log, *given):
+        end_epoch(log, *given)
+        image.write_bytes(broken)
+
+    monkeypatch.setattr(EpochLog, "on_train_epoch_end", end_and_damage)
+    folder = tmp_path / "run" / "baseline"
+    assert "dog/3.png" in train(pushpull, damaged, tmp_path / "run", "stop")[2]
+    assert (folder / "last.ckpt").exists()
+    code, out, err = train(pushpull, damaged, tmp_path / "run", "skip")
+    assert (code, err) == (0, "")
+    assert "epoch 1/2" not in out
+    (row,) = csv.DictReader((folder / "unreadable.csv").open())
+    assert row["epoch"] == "2"
+    assert load_recipe(str(tmp_path / "run" / "recipe.yaml")).data.unreadable == "skip"

@@ -115,11 +115,12 @@ def _require_trained_alike(places: Mapping[str, Path], recipes: Mapping[Path, Re
 
 
 def _settings_of(recipe: Recipe, name: str) -> dict[str, Any]:
-    """Return what decides a training but for its seed."""
+    """Return what decides a training but for its seed; which images it skipped as unreadable the report tells."""
     training = recipe.variant(name).model_dump(exclude={"name", "seed"})
     if training["distillation"]:
         training["distillation"]["teacher"] = variant_of(training["distillation"]["teacher"])
-    return recipe.model_dump(include={"data", "model", "training"}) | training
+    decisive = recipe.model_dump(include={"data", "model", "training"}, exclude={"data": {"unreadable"}})
+    return decisive | training
 
 
 def _title(results: Sequence[Results], recipes: Sequence[Recipe]) -> str:

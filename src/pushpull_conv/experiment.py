@@ -71,6 +71,9 @@ from pushpull_conv.training.precision import HALVES, slow_precision_note
 from pushpull_conv.training.recipe import Recipe, first_difference, is_resolved, load_recipe
 from pushpull_conv.training.variants import Variant
 
+_FREE_SETTINGS: dict[str, Any] = {"title": True, "data": {"unreadable"}, "benchmark": {"batch_size"}}
+"""What may change when a run is begun: it decides no weight and no count."""
+
 
 class Experiment:
     """One recipe in one folder.
@@ -307,7 +310,9 @@ class Experiment:
 
 
 def _conflict(stored: Recipe, wanted: Recipe, *, numbered: bool) -> str:
-    """Return the first setting in which a stored recipe is changed, "" if at most trainings are added.
+    """Return the first setting in which a stored recipe is changed, "" if nothing that is done would be otherwise.
+
+    Trainings may be added, and `_FREE_SETTINGS` changed.
 
     Where the trainings are ``numbered``, as the tasks of job arrays are, those that are added must follow the others.
     """
@@ -318,9 +323,10 @@ def _conflict(stored: Recipe, wanted: Recipe, *, numbered: bool) -> str:
 
 
 def _with(recipe: Recipe, trainings: Sequence[Variant]) -> dict[str, Any]:
-    """Return a recipe's settings with those of some of its trainings only."""
+    """Return the settings that decide what a recipe gives, with those of some of its trainings only."""
     settings = {training.name: training.model_dump() for training in trainings}
-    return recipe.model_dump(exclude={"variants", "repeats"}) | {"variants": list(settings), "variant": settings}
+    whole = recipe.model_dump(exclude={"variants": True, "repeats": True, **_FREE_SETTINGS})
+    return whole | {"variants": list(settings), "variant": settings}
 
 
 def benchmark(
