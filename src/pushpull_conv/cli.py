@@ -636,12 +636,16 @@ def _experiment(recipe: str, data: Path | None, out: Path | None, settings: list
 
 def _print_plan(recipe: str, data: Path | None, out: Path | None, settings: list[str] | None) -> None:
     from pushpull_conv.planning import plan, plan_table
+    from pushpull_conv.ranks import own_device
+    from pushpull_conv.training.precision import precision_refusal
 
     with _experiment(recipe, data, out, settings) as experiment:
         title = f"{experiment.recipe.title} in {experiment.folder}: estimated on this machine"
         planned = plan(experiment)
         experiment.console.print(plan_table(planned, title))
         if any(one.training_seconds for one in planned):
+            if refusal := precision_refusal(experiment.recipe.training.precision, own_device()):
+                _say(experiment.console, f"note: {refusal}")
             experiment.note_precision()
         if any(one.benchmark_seconds for one in planned):
             experiment.note_autocast()

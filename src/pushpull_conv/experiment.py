@@ -67,7 +67,7 @@ from pushpull_conv.progress import progress_bar
 from pushpull_conv.provenance import read_provenance, recorded
 from pushpull_conv.ranks import ALONE, Ranks, own_device
 from pushpull_conv.training.fit import build, fit
-from pushpull_conv.training.precision import HALVES, slow_precision_note
+from pushpull_conv.training.precision import HALVES, precision_refusal, slow_precision_note
 from pushpull_conv.training.recipe import Recipe, first_difference, is_resolved, load_recipe
 from pushpull_conv.training.variants import Variant
 
@@ -204,6 +204,8 @@ class Experiment:
     def note_precision(self) -> None:
         """Say once, before the first training, if the recipe's precision is slow here."""
         precision = self.recipe.training.precision
+        if precision_refusal(precision, own_device()):  # `fit` says so
+            return
         instead = "--set training.precision=32-true trains in float32, which ends at other weights"
         self._note_once(precision, HALVES.get(precision), instead)
 

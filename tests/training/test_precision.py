@@ -69,3 +69,16 @@ def test_a_benchmark_tells_it_of_its_autocast(pushpull, halves_take, tmp_path):
     assert (code, err) == (0, "")
     assert "note: float16 makes a convolution take 8 times as long" in out
     assert "without --autocast the model computes in float32" in out
+
+
+def test_float16_is_not_trained_in_without_a_gpu(pushpull, tmp_path, monkeypatch):
+    """Lightning would train in bfloat16, and say so where nobody sees it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    said = "training.precision is 16-mixed, which needs a GPU; on a processor use bf16-mixed or 32-true"
+    call = ["quickstart", "--set", "training.precision=16-mixed", "--set", "model.name=timm:test_resnet"]
+    call += ["--set", "variants=[baseline]", "--out", tmp_path]
+    code, out, err = pushpull("run", "--dry-run", *call)
+    assert (code, err, out.count(f"note: {said}"), out.count("note:")) == (0, "", 1, 1)
+    code, out, err = pushpull("train", *call)
+    assert (code, out, err) == (2, "", f"error: {said}\n")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["recipe.yaml"]

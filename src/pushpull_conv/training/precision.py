@@ -12,6 +12,20 @@ _NOTEWORTHY = 2.0
 _REPEATS = 5
 
 
+def precision_refusal(name: str, device: torch.device) -> str:
+    """Say so if a recipe's precision cannot be trained in on this device, else return ``""``.
+
+    Lightning would train in bfloat16 instead.
+
+    Example:
+        >>> precision_refusal("16-mixed", torch.device("cpu"))
+        'training.precision is 16-mixed, which needs a GPU; on a processor use bf16-mixed or 32-true'
+    """
+    if name != "16-mixed" or device.type != "cpu":
+        return ""
+    return f"training.precision is {name}, which needs a GPU; on a processor use bf16-mixed or 32-true"
+
+
 def slow_precision_note(name: str, half: torch.dtype | None, device: torch.device) -> str:
     """Say so if a lower precision takes much longer than float32 on this processor, else return ``""``.
 
