@@ -194,6 +194,7 @@ def test_two_processes_learn_and_count_as_one(tmp_path):
         done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("epoch 1/1") == 1
+    assert "baseline  76 cells benchmarked" in done.stdout
     curves = [
         [float(row["loss"]) for row in csv.DictReader((tmp_path / devices / "baseline" / "metrics.csv").open())]
         for devices in ("1", "2")

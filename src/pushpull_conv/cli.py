@@ -208,7 +208,7 @@ def benchmark(
             if cells is None:
                 experiment.benchmark(chosen)
             else:
-                experiment.count(chosen, experiment.ranks.share(cells))
+                experiment.count(chosen, cells)
 
 
 @app.command()

@@ -191,15 +191,14 @@ class Experiment:
 
         Args:
             variant: The variant.
-            cells: The cells, ``("clean", 0)`` and (corruption, severity).
+            cells: The cells, ``("clean", 0)`` and (corruption, severity); the ranks share them.
 
         Raises:
             InputError: The variant is not trained.
         """
         for folder, label in self._models(variant):
             classifier = open_classifier(str(folder / MODEL_FILE), self.images("test"))
-            with _cell_bar(label, self.console) as on_cell:
-                count_cells(classifier, self.images("test"), cells, **self._settings(folder, label), on_cell=on_cell)
+            self._count(classifier, cells, label, self._settings(folder, label))
 
     def note_precision(self) -> None:
         """Say once, before the first training, if the recipe's precision is slow here."""
@@ -236,12 +235,23 @@ class Experiment:
                 return results
         self.note_autocast()
         with recorded(folder, "benchmark", RESULTS_FILE) if self.ranks.is_first else contextlib.nullcontext():
-            with _cell_bar(label, self.console) as on_cell:
-                count_cells(classifier, images, self.ranks.share(wanted_cells()), **settings, on_cell=on_cell)
-            self.ranks.wait()
+            self._count(classifier, wanted_cells(), label, settings)
             if self.ranks.is_first:
                 _save_sample(images, folder)  # before the results: where these are, nothing is made again
             return self.ranks.by_first(lambda: evaluate(classifier, images, **settings))
+
+    def _count(
+        self,
+        classifier: Classifier | ChosenLogits,
+        cells: Sequence[tuple[str, int]],
+        label: str,
+        settings: Mapping[str, Any],
+    ) -> None:
+        """Count this process's share of some cells, and wait for the others'."""
+        share, images = self.ranks.share(cells), self.images("test")
+        with _cell_bar(label, self.console, whole=len(cells)) as on_cell:
+            count_cells(classifier, images, share, **settings, on_cell=on_cell)
+            self.ranks.wait()
 
     def _is_whole(self, results: Results) -> bool:
         """Whether results are the benchmark that the recipe asks for, and not a part or another that was put there."""
@@ -395,9 +405,12 @@ def _finished_results(folder: Path, classifier: Classifier | ChosenLogits, image
 
 
 @contextlib.contextmanager
-def _cell_bar(label: str, console: Console) -> Iterator[Callable[[CellEvent], None]]:
-    """Show a bar over the cells with the last one's error and the time left; leave one line at the end."""
-    with progress_bar(console, label, "cells benchmarked") as show:
+def _cell_bar(label: str, console: Console, whole: int | None = None) -> Iterator[Callable[[CellEvent], None]]:
+    """Show a bar over the cells with the last one's error and the time left; leave one line at the end.
+
+    ``whole`` is the number of cells where other processes count some of them.
+    """
+    with progress_bar(console, label, "cells benchmarked", whole) as show:
 
         def on_cell(event: CellEvent) -> None:
             place = event.corruption if event.severity == 0 else f"{event.corruption} {event.severity}"

@@ -9,13 +9,16 @@ from rich.table import Column
 
 
 @contextlib.contextmanager
-def progress_bar(console: Console, label: str = "", done: str = "") -> Iterator[Callable[[int, int, str], None]]:
+def progress_bar(
+    console: Console, label: str = "", done: str = "", whole: int | None = None
+) -> Iterator[Callable[[int, int, str], None]]:
     """Show a bar with what is being done and the time left; nothing of it remains.
 
     Args:
         console: Where to draw; the bar shows on terminals only.
         label: Whose bar it is.
         done: What it counts (``"cells benchmarked"``): a line with the count stays at the end. Empty: none does.
+        whole: The count of that line, where other processes did a part of it; None: that of the bar.
 
     Yields:
         A function that is told how many are done, of how many, and what is being done.
@@ -37,4 +40,5 @@ def progress_bar(console: Console, label: str = "", done: str = "") -> Iterator[
 
         yield show
     if done:
-        console.print(f"{label}  {progress.tasks[task].completed:.0f} {done}", markup=False, highlight=False)
+        count = progress.tasks[task].completed if whole is None else whole
+        console.print(f"{label}  {count:.0f} {done}", markup=False, highlight=False)
