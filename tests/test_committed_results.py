@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
+from scipy import stats
 
 from pushpull_conv import CORRUPTIONS, Results
 from pushpull_conv.models import load_checkpoint
@@ -73,6 +74,23 @@ def test_the_table_follows_from_the_counts(run):
             assert float(row[measure]) == pytest.approx(value, abs=1e-12), (name, measure)
             spread = stdev(scores[measure] for scores in each) if len(each) > 1 else ""
             assert (row[f"{measure}_sd"] and float(row[f"{measure}_sd"])) == pytest.approx(spread, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("run", "variant"), [("seeds", "PP3"), ("seeds", "PP5"), ("search", "BlurredConv"), ("search", "PP5-deep")]
+)
+def test_the_page_gives_the_intervals_of_what_was_trained_several_times(run, variant):
+    run = ROOT / "results" / f"cifar10-resnet20-{run}"
+    recipe, results = results_of(run)
+    scores = {
+        name: [scores_of([one], trainings_of(results, recipe.baseline)) for one in trainings_of(results, name)]
+        for name in (variant, recipe.baseline)
+    }
+    page = " ".join((run / "report" / "index.html").read_text().split())
+    for measure in ("mean_error", "clean_error"):
+        own, base = ([100 * one[measure] for one in scores[name]] for name in (variant, recipe.baseline))
+        low, high = stats.ttest_ind(own, base, equal_var=False).confidence_interval()
+        assert f"{low:+.2f} to {high:+.2f}".replace("-", "−") in page
 
 
 def test_the_comparisons_that_are_printed_are_those_of_the_reports():

@@ -131,6 +131,7 @@ def fits(monkeypatch):
         return folder / "model.safetensors"
 
     monkeypatch.setattr(experiment, "fit", fit)
+    monkeypatch.setattr(experiment, "_LOCK_SECONDS", 0.0)
     return trained, during
 
 

@@ -1,5 +1,7 @@
 """Files that appear whole or not at all."""
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,25 @@ def test_a_lock_that_was_removed_meanwhile_is_not_held(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", lambda *given: (lock.unlink(), flock(*given)))
     with pytest.raises(InputError, match="wait"), alone(lock, "wait"):
         pass
+
+
+def test_a_lock_is_waited_for_with_patience(tmp_path):
+    lock, done = tmp_path / ".lock", []
+
+    def hold():
+        with alone(lock, "never"):
+            done.append("held")
+            time.sleep(0.5)
+            done.append("through")
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    while not done:
+        time.sleep(0.01)
+    with alone(lock, "wait", patience=60):
+        assert done == ["held", "through"]
+    holder.join()
+    assert not lock.exists()
 
 
 def test_a_file_is_in_use_as_long_as_any_marks_it(tmp_path):

@@ -73,6 +73,8 @@ from pushpull_conv.training.variants import Variant
 
 _FREE_SETTINGS: dict[str, Any] = {"title": True, "data": {"unreadable"}, "benchmark": {"batch_size"}}
 """What may change when a run is begun: it decides no weight and no count."""
+_LOCK_SECONDS = 15.0
+"""How long a training waits for the end of another's processes: a killed one's read images for some seconds more."""
 
 
 class Experiment:
@@ -162,7 +164,8 @@ class Experiment:
             self.ranks.by_first(lambda: self._require_same(facts))
             if self.ranks.is_first:
                 refusal = f"'{folder}' is being trained by another call; wait until it is through"
-                meanwhile.enter_context(alone(writable_folder(folder) / LOCK_FILE, refusal))
+                lock = writable_folder(folder) / LOCK_FILE
+                meanwhile.enter_context(alone(lock, refusal, patience=_LOCK_SECONDS))
             if self.ranks.by_first((folder / MODEL_FILE).exists):  # another call has trained it meanwhile
                 return folder / MODEL_FILE
             if self.ranks.is_first:

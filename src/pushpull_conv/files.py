@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -95,23 +96,36 @@ def writable_folder(path: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
-def alone(lock: Path, refusal: str) -> Iterator[None]:
+def alone(lock: Path, refusal: str, *, patience: float = 0.0) -> Iterator[None]:
     """Hold the file ``lock``, which is made and at the end removed; what held it and was killed keeps nobody out.
 
-    Where the system or the file system has no locks, nobody is kept out either.
+    Where the system or the file system has no locks, nobody is kept out either. ``patience`` are the seconds to try
+    for: worker processes end, and let go, a little later than the one that started them and was killed.
 
     Raises:
         InputError: Another process holds it; ``refusal`` is the message.
     """
-    with lock.open("w") as held:
-        # Who held it may have removed it before it was locked here, and it may be another's by now.
-        if not (_lock(held) and lock.exists() and os.path.samestat(os.fstat(held.fileno()), lock.stat())):
+    end = time.monotonic() + patience
+    while (held := _held(lock)) is None:
+        if time.monotonic() >= end:
             raise InputError(refusal)
+        time.sleep(0.1)
+    with held:
         try:
             yield
         finally:
             with contextlib.suppress(PermissionError):  # of Windows, where an open file stays
                 lock.unlink(missing_ok=True)
+
+
+def _held(lock: Path) -> IO[str] | None:
+    """The file ``lock``, opened and locked; None where another process has it."""
+    file = lock.open("w")
+    # Who held it may have removed it before it was locked here, and it may be another's by now.
+    if _lock(file) and lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+        return file
+    file.close()
+    return None
 
 
 @contextlib.contextmanager

@@ -4,13 +4,15 @@ from statistics import fmean
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from pushpull_conv.benchmark import Results, r_net
 from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
 from pushpull_conv.errors import InputError
 from pushpull_conv.report.averages import averaged, trainings_of
 from pushpull_conv.report.figures import r_net_line
-from pushpull_conv.report.scores import Score, find_baseline, findings, score
+from pushpull_conv.report.intervals import t_quantile, welch_interval
+from pushpull_conv.report.scores import Score, changes_note, find_baseline, findings, intervals_of_change, score
 
 
 def wrong(result: Results, name: str, severity: int) -> int:
@@ -148,13 +150,70 @@ def test_a_row_keeps_the_corruptions_that_every_training_has(make_results):
 
 def test_findings_tell_the_spread():
     best = Score("PP5", 0.21, 0.45, mce=0.9, relative_mce=0.8, r_net=10.0, trainings=3, sd={"r_net": 1.25})
-    assert findings([BASE, best], BASE).startswith("PP5 has the best R_net, +10.00 ± 1.25 % over baseline")
+    text = findings([BASE, best], BASE)
+    assert text.startswith("PP5 has the best R_net, +10.00 % over baseline")
+    assert text.endswith(" Between trainings R_net varies by ± 1.25 % for PP5.")
 
 
 def test_the_findings_tell_how_much_the_baseline_itself_varies(make_results):
     several = [make_results("baseline"), make_results("baseline@1", 0.16), make_results("PP3", 0.15, {"noise": 0.8})]
     rows = averaged(several)
     scores = [score(row, rows[0]) for row in rows]
-    assert f"R_net of baseline itself varies by ± {scores[0].sd['r_net']:.2f} %" in findings(scores, scores[0])
+    assert f"R_net varies by ± {scores[0].sd['r_net']:.2f} % for baseline" in findings(scores, scores[0])
     alone = [score(row, several[0]) for row in several[::2]]
     assert "varies" not in findings(alone, alone[0])
+
+
+@pytest.mark.parametrize("freedom", [1, 1.02, 1.37, 2, 2.05, 3.84, 7, 30, 400.5])
+def test_the_quantile_of_t_is_scipys(freedom):
+    assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("own", "base"),
+    [([0.1, 0.2, 0.4], [0.3, 0.35, 0.31]), ([0.1, 0.3], [0.5, 0.1, 0.2, 0.9]), ([0.1, 0.3], [0.2, 0.21])],
+)
+def test_the_interval_of_a_difference_is_welchs(own, base):
+    expected = stats.ttest_ind(own, base, equal_var=False).confidence_interval()
+    ends = welch_interval(fmean(own) - fmean(base), (np.std(own, ddof=1), np.std(base, ddof=1)), (len(own), len(base)))
+    assert ends == pytest.approx(tuple(expected), rel=1e-5)
+
+
+def test_trainings_that_score_alike_leave_an_interval_without_length():
+    assert welch_interval(0.5, (0.0, 0.0), (2, 3)) == (0.5, 0.5)
+
+
+SCORES = {"baseline": ((0.20, 0.21, 0.22), (0.50, 0.52, 0.48)), "PP3": ((0.25, 0.26, 0.24), (0.48, 0.44, 0.49))}
+
+
+def summed_up(name, cleans, means, r_net):
+    sd = {"clean_error": np.std(cleans, ddof=1), "mean_error": np.std(means, ddof=1)}
+    return Score(name, fmean(cleans), fmean(means), 1.0, 1.0, r_net, trainings=len(cleans), sd=sd)
+
+
+def test_the_findings_give_the_intervals_and_what_they_leave_open():
+    base, unit = (summed_up(name, *errors, r_net=0.0) for name, errors in SCORES.items())
+    said = []
+    for place in (0, 1):
+        own, other = ([100 * error for error in SCORES[name][place]] for name in ("PP3", "baseline"))
+        low, high = stats.ttest_ind(own, other, equal_var=False).confidence_interval()
+        said.append(f"{low:+.2f} to {high:+.2f}".replace("-", "−"))
+    clean, mean = said
+    assert (mean[0], clean[0]) == ("−", "+")
+    assert "to +" in mean  # zero is in it
+    text = findings([base, unit], base)
+    assert f"(−3.00 points, 95 % interval {mean}). On clean" in text
+    assert f"(+4.00 points, 95 % interval {clean})." in text
+    assert "3 trainings of PP3 and 3 of baseline do not settle whether the mean error fell or rose: zero" in text
+    better = summed_up("PP5", (0.10, 0.11), (0.20, 0.21), r_net=5.0)
+    text = findings([base, unit, better], base)
+    assert "do not settle" not in text
+    assert f"in points of mean and of clean error: PP3 {mean} and {clean}; PP5 " in changes_note(
+        [base, unit, better], base
+    )
+
+
+def test_a_variant_or_a_baseline_trained_once_has_no_interval():
+    base, unit = (summed_up(name, *errors, r_net=0.0) for name, errors in SCORES.items())
+    assert intervals_of_change(unit, BASE) == intervals_of_change(dataclasses.replace(BASE, model="PP3"), base) == {}
+    assert "interval" not in findings([BASE, unit], BASE) + changes_note([BASE, unit], BASE)

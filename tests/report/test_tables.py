@@ -210,4 +210,5 @@ def test_repeated_trainings_are_shown_with_their_spread(make_results):
     baseline, unit = rows_of(scores_csv(scores, scores[0]))
     assert (baseline["trainings"], baseline["clean_error_sd"]) == ("1", "")
     assert (unit["trainings"], float(unit["r_net_percent_sd"])) == ("2", scores[1].sd["r_net"])
+    assert "it is not the uncertainty of a difference from the baseline" in comparison_table(scores, scores[0]).caption
     assert "Trainings" not in comparison_table(scores[:1], scores[0]).header

@@ -2,10 +2,8 @@
 
 import base64
 import io
-import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from statistics import NormalDist
 from xml.etree import ElementTree
 
 import jinja2
@@ -14,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from pushpull_conv.benchmark import Header, Results
-from pushpull_conv.report.scores import Score, findings
+from pushpull_conv.report.intervals import wilson_interval
+from pushpull_conv.report.scores import Score, changes_note, findings
 from pushpull_conv.report.style import INK, MUTED, PAPER, RULE, SERIES, WASH, Figure
 from pushpull_conv.report.tables import Table
 from pushpull_conv.report.wording import duration, percent
@@ -75,10 +74,11 @@ def render_page(
         figures={figure.name: figure for figure in figures},
         drawings={figure.name: inline_svg(figure, drawings[figure.name]) for figure in figures},
         benchmark=describe_benchmark(results[0].header),
-        interval=[percent(end) for end in interval(baseline.clean_error, results[0].clean.n)],
+        interval=[percent(end) for end in wilson_interval(baseline.clean_error, results[0].clean.n)],
         clean_error=percent(baseline.clean_error),
         images=results[0].clean.n,
         repeated=any(score.trainings > 1 for score in scores),
+        changes=changes_note(scores, baseline),
         show_gallery=bool(tables["cells"].rows or photos),
         recipes=recipes,
         notes=notes,
@@ -183,20 +183,6 @@ def _readable(name: str, texts: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     if not name.endswith("seconds"):
         return name, tuple(texts)
     return name.removesuffix("seconds") + "time", tuple(duration(float(text)) if text else "" for text in texts)
-
-
-def interval(error: float, images: int) -> tuple[float, float]:
-    """Return the ends of the 95 % interval of an error measured on so many images (Wilson's; never empty).
-
-    Example:
-        >>> [round(end, 3) for end in interval(0.0, 355)]
-        [0.0, 0.011]
-    """
-    z2 = NormalDist().inv_cdf(0.975) ** 2
-    centre = error + z2 / (2 * images)
-    half = math.sqrt(z2 * error * (1 - error) / images + (z2 / (2 * images)) ** 2)
-    whole = 1 + z2 / images
-    return max(0.0, centre - half) / whole, (centre + half) / whole
 
 
 def _asset(name: str) -> str:

@@ -12,7 +12,8 @@ from pushpull_conv.benchmark import check_comparable, mce, mean_error, r_net, re
 from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.report.averages import Row, trainings_of
-from pushpull_conv.report.wording import percent, signed, with_spread
+from pushpull_conv.report.intervals import welch_interval
+from pushpull_conv.report.wording import percent, signed
 
 SPREAD = ("clean_error", "mean_error", "mce", "relative_mce", "r_net", "top5_error")
 """The measures that differ from training to training."""
@@ -38,7 +39,8 @@ class Score:
         alpha_mean: Mean over the stem's filters of the inhibition strength, or None without a push-pull stem.
         alpha_sd: Its standard deviation over the filters; 0 where alpha is the same for all.
         trainings: Over how many trainings the measures are averaged.
-        sd: The standard deviation over these trainings (of the sample: divided by their number less one) by field.
+        sd: The standard deviation over these trainings (of the sample: divided by their number less one) by field, with
+            the baseline's mean taken as exact.
     """
 
     model: str
@@ -163,26 +165,72 @@ def findings(scores: Sequence[Score], baseline: Score) -> str:
     elif best.r_net is None:
         lead = f"No variant gains over {baseline.model}; the best of them is {best.model}"
     elif best.r_net > 0:
-        gain = with_spread(signed(best.r_net), best.sd.get("r_net"))
-        lead = f"{best.model} has the best R_net, {gain} % over {baseline.model}"
+        lead = f"{best.model} has the best R_net, {signed(best.r_net)} % over {baseline.model}"
     else:
         lead = (
             f"No variant gains over {baseline.model}; the best of them, {best.model}, has R_net {signed(best.r_net)} %"
         )
-    rise, own = best.clean_error - baseline.clean_error, baseline.sd.get("r_net")
-    change = "more errors" if rise > 0 else "fewer errors" if rise < 0 else "as many errors"
+    rise = best.clean_error - baseline.clean_error
+    errors = "more errors" if rise > 0 else "fewer errors" if rise < 0 else "as many errors"
     return (
         f"{lead}: its mean error over the {len(CORRUPTIONS)} corruptions is {percent(best.mean_error)} against "
-        f"{percent(baseline.mean_error)} ({signed(100 * (best.mean_error - baseline.mean_error))} points). "
-        f"On clean images it makes {change}: {percent(best.clean_error)} against {percent(baseline.clean_error)} "
-        f"({signed(100 * rise)} points)."
-        + (f" R_net of {baseline.model} itself varies by ± {own:.2f} % between trainings." if own is not None else "")
-        + (
-            f" {best.model} was trained once, which cannot tell how much of it is chance."
-            if best.trainings == 1
+        f"{percent(baseline.mean_error)} ({_change(best, baseline, 'mean_error')}). "
+        f"On clean images it makes {errors}: {percent(best.clean_error)} against {percent(baseline.clean_error)} "
+        f"({_change(best, baseline, 'clean_error')})." + _chance(best, baseline)
+    )
+
+
+def intervals_of_change(row: Score, baseline: Score) -> dict[str, tuple[float, float]]:
+    """Return the ends of the 95 % intervals of the change in mean and in clean error, in points, by field.
+
+    Empty where the variant or the baseline was trained once.
+    """
+    return {
+        name: welch_interval(
+            100 * (getattr(row, name) - getattr(baseline, name)),
+            (100 * row.sd[name], 100 * baseline.sd[name]),
+            (row.trainings, baseline.trainings),
+        )
+        for name in ("mean_error", "clean_error")
+        if name in row.sd and name in baseline.sd
+    }
+
+
+def changes_note(scores: Sequence[Score], baseline: Score) -> str:
+    """Write the intervals of every variant that has them; empty if none has."""
+    others = [row for row in scores if row.model != baseline.model]
+    known = {row.model: ends for row in others if (ends := intervals_of_change(row, baseline))}
+    written = [f"{name} {' and '.join(map(_written, ends.values()))}" for name, ends in known.items()]
+    lead = f"95 % intervals of the change from {baseline.model}, in points of mean and of clean error: "
+    return f"{lead}{'; '.join(written)}." if written else ""
+
+
+def _change(row: Score, baseline: Score, name: str) -> str:
+    """Write how many points an error is above the baseline's, and the interval of that where there is one."""
+    points = f"{signed(100 * (getattr(row, name) - getattr(baseline, name)))} points"
+    ends = intervals_of_change(row, baseline).get(name)
+    return f"{points}, 95 % interval {_written(ends)}" if ends else points
+
+
+def _written(ends: tuple[float, float]) -> str:
+    return " to ".join(map(signed, ends))
+
+
+def _chance(best: Score, baseline: Score) -> str:
+    """Say what the trainings do not settle, and how much R_net varies between them."""
+    if best.trainings == 1:
+        unsettled = f" {best.model} was trained once, which cannot tell how much of it is chance."
+    else:
+        ends = intervals_of_change(best, baseline)
+        unknown = [name.replace("_", " ") for name, (low, high) in ends.items() if low <= 0 <= high]
+        unsettled = (
+            f" {best.trainings} trainings of {best.model} and {baseline.trainings} of {baseline.model} do not settle "
+            f"whether the {' and the '.join(unknown)} fell or rose: zero lies within the interval."
+            if unknown
             else ""
         )
-    )
+    varying = [f"± {row.sd['r_net']:.2f} % for {row.model}" for row in (best, baseline) if "r_net" in row.sd]
+    return unsettled + (f" Between trainings R_net varies by {' and '.join(varying)}." if varying else "")
 
 
 def _sum_of_errors(row: Score) -> float:

@@ -98,7 +98,9 @@ _RELATIVE = [measure for measure in _MEASURES if measure.field in ("mce", "relat
 
 
 _ON_SPREAD = (
-    " ± is the standard deviation over the trainings, each against the mean of the baseline's, for α over the filters."
+    " ± is the standard deviation over the trainings, with the baseline's mean taken as exact: it is not the "
+    "uncertainty of a difference from the baseline, to which the baseline's own spread adds. For α it is over the "
+    "filters."
 )
 _WITHOUT_LOSS = "makes no errors, or loses nothing under some corruption"
 
