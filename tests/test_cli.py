@@ -95,7 +95,7 @@ def test_brackets_in_a_name_are_no_markup(pushpull, model_file, tmp_path, words,
 @pytest.mark.parametrize(
     ("words", "begun"),
     [
-        (["corrupt", "--data-set", "digits", "--workers", "2"], "fog.npy"),
+        (["corrupt", "--data-set", "digits", "--workers", "2"], "labels.npy"),  # as the next part is given out
         pytest.param(["run", "quickstart"], "baseline/last.ckpt", marks=pytest.mark.slow),
     ],
 )

@@ -276,22 +276,32 @@ def _results(write: Callable[[str], _Written], parts: list[str], workers: int) -
         min(workers, len(parts)),
         multiprocessing.get_context("spawn"),
         initializer=_begin_worker,
+        initargs=(write,),  # not with each part: the images would be handed over anew, by a thread that Ctrl-C upsets
     )
     try:
         with _interrupts_held():
-            futures = {pool.submit(write, part): part for part in parts}
+            futures = {pool.submit(_write_in_worker, part): part for part in parts}
         for future in concurrent.futures.as_completed(futures):
             yield futures[future], future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin_worker() -> None:
+_worker_write: Callable[[str], _Written]
+
+
+def _begin_worker(write: Callable[[str], _Written]) -> None:
     """Work in one thread, and end at Ctrl-C without a word: what is half written is written anew."""
+    global _worker_write
+    _worker_write = write
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):  # as in `_interrupts_held`
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _write_in_worker(part: str) -> _Written:
+    return _worker_write(part)
 
 
 @contextlib.contextmanager
