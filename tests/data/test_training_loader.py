@@ -1,6 +1,9 @@
 """Training batches made of pictures: what is cut out of them, and that workers and ranks change nothing."""
 
 import dataclasses
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -119,6 +122,31 @@ def test_workers_and_ranks_change_nothing(augment):
     for value, *shared in zip(whole, *parts, strict=True):
         joined = torch.stack([part.unflatten(0, (3, 2)) for part in shared], 1).flatten(0, 2)
         assert torch.equal(joined, value)
+
+
+def test_the_same_workers_make_one_epoch_after_the_other():
+    source, preparation = coded(), Preparation(noisy, crop=True)
+    batches = PictureBatches(source, batch_size=4, seed=3, preparation=preparation, workers=2)
+    next(iter(batches))  # an epoch that is broken off
+    begun = set(multiprocessing.active_children())
+    assert begun
+    for number in range(1, 3):
+        batches.set_epoch(number)
+        made = [torch.cat(values) for values in zip(*batches, strict=True)]
+        _, expected = epoch(source, number, preparation=preparation)
+        assert all(torch.equal(one, other) for one, other in zip(made, expected, strict=True))
+    assert set(multiprocessing.active_children()) == begun
+
+
+def test_workers_leave_ctrl_c_to_the_process_that_trains():
+    """A terminal sends it to all of them."""
+    before = set(multiprocessing.active_children())
+    batches = PictureBatches(coded(), batch_size=1, seed=3, preparation=Preparation(), workers=2)
+    made = iter(batches)
+    next(made)
+    for worker in set(multiprocessing.active_children()) - before:
+        os.kill(worker.pid, signal.SIGINT)
+    assert len(list(made)) == len(batches) - 1
 
 
 def test_pictures_made_in_this_process_leave_the_global_generator_alone():

@@ -28,6 +28,7 @@ from pushpull_conv.data.manifest import MANIFEST_FILE, PARTIAL_FILE, checksum, t
 from pushpull_conv.data.published import LABELS_FILE
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import LOCK_FILE, alone, writable_folder, write_text
+from pushpull_conv.interrupts import interrupts_held, meet_interrupts
 from pushpull_conv.provenance import provenance
 
 _FORMAT = 1
@@ -279,7 +280,7 @@ def _results(write: Callable[[str], _Written], parts: list[str], workers: int) -
         initargs=(write,),  # not with each part: the images would be handed over anew, by a thread that Ctrl-C upsets
     )
     try:
-        with _interrupts_held():
+        with interrupts_held():
             futures = {pool.submit(_write_in_worker, part): part for part in parts}
         for future in concurrent.futures.as_completed(futures):
             yield futures[future], future.result()
@@ -295,23 +296,8 @@ def _begin_worker(write: Callable[[str], _Written]) -> None:
     global _worker_write
     _worker_write = write
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if hasattr(signal, "pthread_sigmask"):  # as in `_interrupts_held`
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    meet_interrupts(signal.SIG_DFL)
 
 
 def _write_in_worker(part: str) -> _Written:
     return _worker_write(part)
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back; processes that are started meanwhile do so until `_begin_worker`."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    found = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, found)

@@ -1,6 +1,7 @@
 """Training batches whose images are decoded and augmented one by one, by worker processes."""
 
 import dataclasses
+import signal
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from pushpull_conv.data.pixels import scaled_part, scaled_size
 from pushpull_conv.data.places import epoch_order
 from pushpull_conv.data.source import ImageSource
 from pushpull_conv.errors import InputError
+from pushpull_conv.interrupts import interrupts_held, meet_interrupts
 
 ImageAugmentation = Callable[[Image.Image], Image.Image]
 """Changes one picture; what it draws comes from torch's global generator."""
@@ -74,17 +76,17 @@ class PictureBatches:
     ) -> None:
         require_batches(len(source), batch_size, ranks)
         self.source = source
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
         self.unreadable: dict[int, str] = {}
-        self._part = slice(rank * (batch_size // ranks), (rank + 1) * (batch_size // ranks))
         self._skip = skip_unreadable
+        part = slice(rank * (batch_size // ranks), (rank + 1) * (batch_size // ranks))
+        self._keys = _Keys(source, batch_size, seed, part)
         self._loader = DataLoader(
             _Pictures(source, preparation, seed),
-            batch_sampler=_Keys(self),
+            batch_sampler=self._keys,
             num_workers=workers,
             collate_fn=_gathered,
+            worker_init_fn=_begin_worker,
+            persistent_workers=workers > 0,
             generator=torch.Generator(),  # of its own: each epoch draws from it, for workers that have no use for it
         )
 
@@ -95,13 +97,15 @@ class PictureBatches:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (counted from 0) that the next iteration gives."""
-        self.epoch = epoch
+        self._keys.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.source) // self.batch_size
+        return len(self._keys)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for images, labels, index, trouble in self._loader:
+        with interrupts_held():
+            batches = iter(self._loader)
+        for images, labels, index, trouble in batches:
             if trouble and not self._skip:
                 raise InputError(f"{next(iter(trouble.values()))}; or let the recipe say data.unreadable: skip")
             if not len(labels):
@@ -112,25 +116,25 @@ class PictureBatches:
             self.unreadable |= trouble
             yield images, labels, index
 
-    def places(self) -> Iterator[list[int]]:
-        """The places in the source of the images of each batch of this epoch, those of this rank."""
-        order = epoch_order(len(self.source), self.source.blocks, seed=self.seed, epoch=self.epoch)
-        batches = order[: len(self) * self.batch_size].reshape(len(self), self.batch_size)
-        yield from batches[:, self._part].tolist()
 
-
+@dataclasses.dataclass
 class _Keys:
-    """What the workers are sent: the epoch travels with each place, so that they need no state."""
+    """What the workers are sent: the places of each batch, and the epoch with each, so that they need no state."""
 
-    def __init__(self, batches: PictureBatches) -> None:
-        self.batches = batches
+    source: ImageSource
+    batch_size: int
+    seed: int
+    part: slice
+    epoch: int = 0
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.source) // self.batch_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch = self.batches.epoch
-        return ([(epoch, place) for place in places] for places in self.batches.places())
+        epoch = self.epoch
+        order = epoch_order(len(self.source), self.source.blocks, seed=self.seed, epoch=epoch)
+        batches = order[: len(self) * self.batch_size].reshape(len(self), self.batch_size)
+        return ([(epoch, place) for place in places] for places in batches[:, self.part].tolist())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +194,11 @@ def _gathered(made: Sequence[_Made]) -> tuple[Tensor, Tensor, Tensor, dict[int, 
     views, labels, index = zip(*whole, strict=True)
     images = torch.stack(views)
     return images[:, 0] if images.shape[1] == 1 else images, torch.tensor(labels), torch.tensor(index), trouble
+
+
+def _begin_worker(worker: int) -> None:
+    """Leave Ctrl-C to the process that trains, which ends its workers."""
+    meet_interrupts(signal.SIG_IGN)
 
 
 def default_workers(ranks: int) -> int:
