@@ -455,7 +455,8 @@ def open_classifier(model: str, images: ImageSource, weights: str | None = None)
         if Path(model).is_dir() or Path(model).suffix == ".safetensors" or model in pretrained_models():
             raise InputError(f"--weights '{weights}' goes with a model's name, but '{model}' holds its own weights")
         known = pretrained_synsets(model) if weights == PRETRAINED else ()
-        _places_of(images, known or images.classes, weights)  # before they are downloaded
+        if known:
+            _places_of(images, known, weights)  # before they are downloaded
         plain = ModelSpec(model, len(known) or images.num_classes, None, None, IMAGENET_MEAN, IMAGENET_STD, known)
         classifier, spec = with_weights(plain, weights)
     else:

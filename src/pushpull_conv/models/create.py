@@ -90,17 +90,23 @@ def create_without_memory(name: str, **settings: Any) -> nn.Module:
 
 
 def pretrained_classes(name: str) -> int:
-    """Return how many classes the published weights of a ``"timm:"`` or ``"torchvision:"`` name know.
+    """Return how many classes the weights that timm or torchvision publish under a name know; 0 where there are none.
 
     Example:
         >>> pretrained_classes("timm:resnet18"), pretrained_classes("torchvision:resnet18")
         (1000, 1000)
+        >>> pretrained_classes("resnet20")
+        0
     """
     library, _, library_name = name.partition(":")
     if library == "timm":
-        return require_module("timm", "train").get_pretrained_cfg(library_name).num_classes
-    weights = require_module("torchvision.models", "train").get_model_weights(library_name).DEFAULT
-    return len(weights.meta["categories"])
+        published = require_module("timm", "train").get_pretrained_cfg(library_name)
+        return published.num_classes if published else 0
+    if library == "torchvision":
+        models = require_module("torchvision.models", "train")
+        if library_name in models.list_models(module=models):
+            return len(models.get_model_weights(library_name).DEFAULT.meta["categories"])
+    return 0
 
 
 def pretrained_synsets(name: str) -> tuple[str, ...]:
@@ -114,12 +120,9 @@ def pretrained_synsets(name: str) -> tuple[str, ...]:
         >>> pretrained_synsets("resnet20")
         ()
     """
-    library, _, library_name = name.partition(":")
-    if library not in _LIBRARIES:
+    if not (known := pretrained_classes(name)):
         return ()
     info = require_module("timm.data.imagenet_info", "train")
-    published = require_module("timm", "train").get_pretrained_cfg(library_name) if library == "timm" else None
-    known = published.num_classes if published else 1000 if library == "torchvision" else 0
     subset = info.infer_imagenet_subset({"num_classes": known})
     return tuple(info.ImageNetInfo(subset).label_names()) if subset else ()
 
