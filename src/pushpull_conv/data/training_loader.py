@@ -86,7 +86,6 @@ class PictureBatches:
             num_workers=workers,
             collate_fn=_gathered,
             worker_init_fn=_begin_worker,
-            persistent_workers=workers > 0,
             generator=torch.Generator(),  # of its own: each epoch draws from it, for workers that have no use for it
         )
 
@@ -105,16 +104,22 @@ class PictureBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         with interrupts_held():
             batches = iter(self._loader)
-        for images, labels, index, trouble in batches:
-            if trouble and not self._skip:
-                raise InputError(f"{next(iter(trouble.values()))}; or let the recipe say data.unreadable: skip")
-            if not len(labels):
-                first, count = next(iter(trouble.values())), len(trouble)
-                raise InputError(
-                    f"{first}; nor can any other of the {count} images of its batch be read: check the disk"
-                )
-            self.unreadable |= trouble
-            yield images, labels, index
+        try:
+            for images, labels, index, trouble in batches:
+                self._note(trouble, readable=len(labels))
+                yield images, labels, index
+        finally:
+            with interrupts_held():  # its finaliser ends the workers; one that is interrupted is not told to anyone
+                del batches
+
+    def _note(self, trouble: dict[int, str], readable: int) -> None:
+        """Keep why images of a batch could not be read, by place, or raise it."""
+        if trouble and not self._skip:
+            raise InputError(f"{next(iter(trouble.values()))}; or let the recipe say data.unreadable: skip")
+        if not readable:
+            first, count = next(iter(trouble.values())), len(trouble)
+            raise InputError(f"{first}; nor can any other of the {count} images of its batch be read: check the disk")
+        self.unreadable |= trouble
 
 
 @dataclasses.dataclass
