@@ -138,6 +138,15 @@ def test_an_epoch_that_is_broken_off_leaves_no_workers_and_does_not_reach_the_ne
     assert all(torch.equal(one, other) for one, other in zip(made, expected, strict=True))
 
 
+def test_the_last_batch_of_an_epoch_comes_when_the_workers_have_ended():
+    """Lightning drops the iterator then without asking for one more: Ctrl-C in a finaliser would be lost."""
+    batches = PictureBatches(coded(), batch_size=4, seed=3, preparation=Preparation(), workers=2)
+    made = iter(batches)
+    for _ in range(len(batches)):
+        next(made)
+    assert not multiprocessing.active_children()
+
+
 def test_workers_leave_ctrl_c_to_the_process_that_trains():
     """A terminal sends it to all of them."""
     batches = PictureBatches(coded(), batch_size=1, seed=3, preparation=Preparation(), workers=2)

@@ -104,13 +104,11 @@ class PictureBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         with interrupts_held():
             batches = iter(self._loader)
-        try:
-            for images, labels, index, trouble in batches:
-                self._note(trouble, readable=len(labels))
-                yield images, labels, index
-        finally:
-            with interrupts_held():  # its finaliser ends the workers; one that is interrupted is not told to anyone
-                del batches
+        for number, (images, labels, index, trouble) in enumerate(batches, start=1):
+            self._note(trouble, readable=len(labels))
+            if number == len(self):  # who trains may not ask for one more, and Ctrl-C in a finaliser would be lost
+                next(batches, None)  # ends the workers
+            yield images, labels, index
 
     def _note(self, trouble: dict[int, str], readable: int) -> None:
         """Keep why images of a batch could not be read, by place, or raise it."""
