@@ -1,4 +1,6 @@
 import csv
+import dataclasses
+import importlib.resources
 import io
 import re
 import shutil
@@ -8,7 +10,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from pushpull_conv.benchmark import Results, mean_error
+from pushpull_conv.benchmark import Cell, Results, mean_error
+from pushpull_conv.corruptions import CORRUPTIONS
 from pushpull_conv.report import terminal_table
 from pushpull_conv.report.averages import averaged
 from pushpull_conv.report.scores import score
@@ -30,6 +33,20 @@ def rows_of(text: str) -> list[dict[str, str]]:
 @pytest.fixture
 def scores(results):
     return [score(result, results[0]) for result in results]
+
+
+def on_imagenet_c(results: Results) -> Results:
+    """The same errors as of the published set, among as many classes."""
+
+    def among_all(cell: Cell) -> Cell:
+        none = (0,) * (1000 - len(cell.class_n))
+        return dataclasses.replace(cell, class_n=cell.class_n + none, class_top1=cell.class_top1 + none)
+
+    classes = tuple(map(str, range(1000)))
+    published = {"suite": "imagenet-c", "classes": classes, "origin": "published 12", "seed": None, "frost": None}
+    header = dataclasses.replace(results.header, **published)
+    cells = {key: among_all(cell) for key, cell in results.cells.items()}
+    return dataclasses.replace(results, header=header, clean=among_all(results.clean), cells=cells)
 
 
 def printed(table, width=120) -> str:
@@ -114,6 +131,27 @@ def test_every_table_names_its_scale(results, scores):
     for table in (comparison_table(scores, scores[0]), corruption_table(results), error_table(results[0])):
         for text in (to_markdown(table), printed(table)):
             assert "in percent" in text
+
+
+def test_on_imagenet_c_alexnet_is_a_second_baseline(results):
+    rows = [on_imagenet_c(result) for result in results[:2]]
+    table = comparison_table([score(row, rows[0]) for row in rows], score(rows[0], rows[0]))
+    column = table.header.index("mCE (AlexNet), %")
+    with importlib.resources.files("pushpull_conv.benchmark").joinpath("alexnet_imagenet_c.csv").open() as file:
+        alexnet = dict(line.strip().split(",") for line in file if not line.startswith("#"))
+    for row, entries in zip(rows, table.rows, strict=True):
+        expected = sum(sum(row.errors[name]) / 5 / float(alexnet[name]) for name in CORRUPTIONS) / 15
+        assert entries[column].text == f"{100 * expected:.2f}"
+        assert f"AlexNet's published errors: {100 * expected:.2f} %." in error_table(row).caption
+    assert "AlexNet's published errors" in table.caption
+
+
+def test_on_other_images_alexnet_is_not_mentioned(results, scores):
+    assert "AlexNet" not in to_markdown(comparison_table(scores, scores[0]))
+    caption = error_table(results[0]).caption
+    assert caption.endswith(f" Mean error over 15 corruptions: {100 * mean_error(results[0]):.2f} %.")
+    part = dataclasses.replace(results[0], cells={("fog", 3): results[0].cells["fog", 3]})
+    assert "Mean error" not in error_table(part).caption
 
 
 def test_columns_of_text_begin_at_the_left(results):

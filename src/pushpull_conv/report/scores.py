@@ -15,7 +15,7 @@ from pushpull_conv.report.averages import Row, trainings_of
 from pushpull_conv.report.intervals import welch_interval
 from pushpull_conv.report.wording import percent, signed
 
-SPREAD = ("clean_error", "mean_error", "mce", "relative_mce", "r_net", "top5_error")
+SPREAD = ("clean_error", "mean_error", "mce", "relative_mce", "r_net", "alexnet_mce", "top5_error")
 """The measures that differ from training to training."""
 _TELLING_CLASSES = 50  # among fewer classes five guesses are a large share, and top-5 says little
 
@@ -34,6 +34,7 @@ class Score:
         mce: Mean over the corruptions of the error relative to the baseline's.
         relative_mce: The same for the rise of the error above the clean error.
         r_net: Net gain over the baseline in percent.
+        alexnet_mce: mCE relative to AlexNet's published errors, or None where these are not of the same images.
         top5_error: Top-5 error on the clean images, or None where the classes are too few for it to say anything.
         parameters: Number of parameters, or None if unknown.
         alpha_mean: Mean over the stem's filters of the inhibition strength, or None without a push-pull stem.
@@ -49,6 +50,7 @@ class Score:
     mce: float | None
     relative_mce: float | None
     r_net: float | None
+    alexnet_mce: float | None = None
     top5_error: float | None = None
     parameters: int | None = None
     alpha_mean: float | None = None
@@ -112,8 +114,14 @@ def _measures(row: Row, baseline: Row) -> dict[str, Any]:
         "mce": defined(lambda: mce(row.errors, base)),
         "relative_mce": defined(lambda: relative_mce(row.errors, base, **relative)),
         "r_net": defined(lambda: r_net(clean, mean, base_clean, mean_error(base))),
+        "alexnet_mce": alexnet_mce(row),
         "top5_error": fmean(result.clean.top5_error for result in trainings_of(row)) if telling else None,
     }
+
+
+def alexnet_mce(row: Row) -> float | None:
+    """Return the mCE that papers print for ImageNet-C, or None where the results are of other images or not whole."""
+    return defined(lambda: fmean(mce(result, "alexnet") for result in trainings_of(row)))
 
 
 def shared_corruptions(results: Sequence[Row]) -> list[str]:
@@ -238,7 +246,7 @@ def _sum_of_errors(row: Score) -> float:
 
 
 def defined(measure: Callable[[], float]) -> float | None:
-    """Return the measure, or None where the baseline leaves nothing to divide by."""
+    """Return the measure, or None where the results or the baseline do not allow it."""
     try:
         return measure()
     except InputError:

@@ -13,11 +13,11 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from pushpull_conv.benchmark import Results, corruption_errors
+from pushpull_conv.benchmark import Results, corruption_errors, mean_error
 from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
 from pushpull_conv.report.averages import Row
-from pushpull_conv.report.scores import SPREAD, Score, shared_corruptions
-from pushpull_conv.report.wording import by_group, signed, spoken, with_spread
+from pushpull_conv.report.scores import SPREAD, Score, alexnet_mce, defined, shared_corruptions
+from pushpull_conv.report.wording import by_group, percent, signed, spoken, with_spread
 
 UNKNOWN = "–"
 _TEX = str.maketrans(
@@ -87,6 +87,7 @@ _MEASURES = (
     _Measure("mce", "mCE, %", lambda score: _hundredfold(score.mce), min),
     _Measure("relative_mce", "Rel. mCE, %", lambda score: _hundredfold(score.relative_mce), min),
     _Measure("r_net", "R_net, %", lambda score: UNKNOWN if score.r_net is None else signed(score.r_net), max),
+    _Measure("alexnet_mce", "mCE (AlexNet), %", lambda score: _hundredfold(score.alexnet_mce), min),
     _Measure("top5_error", "Clean top-5 error, %", lambda score: _hundredfold(score.top5_error), min),
     _Measure("alpha_mean", "α", lambda score: _alpha(score)),
     _Measure("trainings", "Trainings", lambda score: str(score.trainings)),
@@ -102,6 +103,7 @@ _ON_SPREAD = (
     "uncertainty of a difference from the baseline, to which the baseline's own spread adds. For α it is over the "
     "filters."
 )
+_ON_ALEXNET = " mCE (AlexNet) is relative to AlexNet's published errors, as papers print it for ImageNet-C."
 _WITHOUT_LOSS = "makes no errors, or loses nothing under some corruption"
 
 
@@ -119,6 +121,7 @@ def comparison_table(scores: Sequence[Score], baseline: Score) -> Table:
             f"Errors, mCE and relative (rel.) mCE in percent, lower is better; R_net in percent, higher is better. "
             f"Mean error is over {len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities; mCE, relative mCE and "
             f"R_net are relative to {baseline.model}. The best of each column is in bold."
+            + (_ON_ALEXNET if any(score.alexnet_mce is not None for score in scores) else "")
             + (_ON_SPREAD if repeated else "")
             + (f" {', '.join(undefined)}: not defined, as {baseline.model} {_WITHOUT_LOSS}." if undefined else "")
         ),
@@ -156,9 +159,19 @@ def error_table(results: Results) -> Table:
         rows.append((Entry(spoken(name), name), *entries, _error(mean)))
     return Table(
         title=f"{results.model} on {results.header.data}",
-        caption="Top-1 error in percent, by severity.",
+        caption=f"Top-1 error in percent, by severity.{_whole_benchmark(results)}",
         header=("Corruption", *map(str, severities), "Mean"),
         rows=tuple(rows),
+    )
+
+
+def _whole_benchmark(results: Results) -> str:
+    """Say what the 15 corruptions together come to, "" if not all were counted."""
+    if (mean := defined(lambda: mean_error(results))) is None:
+        return ""
+    relative = alexnet_mce(results)
+    return f" Mean error over {len(CORRUPTIONS)} corruptions: {percent(mean)}." + (
+        "" if relative is None else f" mCE, relative to AlexNet's published errors: {percent(relative)}."
     )
 
 
