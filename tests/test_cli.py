@@ -83,7 +83,10 @@ def test_evaluate_counts_prints_and_keeps(pushpull, model_file, tmp_path):
     assert Results.load(tmp_path / "rounded" / "results.json").header.autocast == "bfloat16"
 
 
-@pytest.mark.parametrize(("words", "label"), [(["--label", "[/foo]"], "[/foo]"), ([], "resnet50 [a1_in1k]")])
+@pytest.mark.parametrize(
+    ("words", "label"),
+    [(["--label", "[/foo]"], "[/foo]"), ([], "resnet50 [a1_in1k]"), (["--label", ":fire:"], ":fire:")],
+)
 def test_brackets_in_a_name_are_no_markup(pushpull, model_file, tmp_path, words, label):
     call = ["evaluate", model_file, "--data-set", "digits", "--out", tmp_path / "resnet50 [a1_in1k]", *words, *CELLS]
     code, out, err = pushpull(*call)
@@ -149,6 +152,10 @@ def test_corrupt_draws_the_grid(pushpull, photo, tmp_path, profile):
     assert "grid.png" in out
     with Image.open(tmp_path / "grid.png") as grid:
         assert min(grid.size) > 500
+
+
+def test_a_path_with_colons_is_printed_as_it_is(pushpull):
+    refused(pushpull("compare", ":fire:", "--baseline", "x", "--out", "y"), "':fire:'")
 
 
 def refused(result, *words):

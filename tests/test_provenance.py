@@ -1,6 +1,7 @@
 """What a folder says about where its results come from."""
 
 import shlex
+import subprocess
 
 import pytest
 
@@ -33,3 +34,17 @@ def test_a_damaged_record_is_named(tmp_path):
     (tmp_path / PROVENANCE_FILE).write_text('{"training": ')
     with pytest.raises(InputError, match=r"provenance\.json' is damaged"):
         read_provenance(tmp_path)
+
+
+def test_the_commit_is_that_of_this_package_alone(tmp_path, monkeypatch):
+    """Not that of a project within whose checkout it is installed."""
+    installed = tmp_path / ".venv" / "provenance.py"
+    installed.parent.mkdir()
+    installed.write_text("")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message=paper"], check=True)
+    monkeypatch.setattr("pushpull_conv.provenance.__file__", str(installed))
+    assert provenance()["commit"] == ""
+    subprocess.run([*git, "add", "."], check=True)
+    assert provenance()["commit"].endswith("+")

@@ -89,9 +89,14 @@ def _version(package: str) -> str | None:
 def _commit() -> str:
     """Return the commit of the checkout that the code runs from, "+" where it has changes, "" outside of one."""
     here = Path(__file__).parent
-    try:
-        call = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+
+    def git(*words: str) -> str:
+        call = ["git", "-C", str(here), *words]
         return subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # or it is installed within another project's checkout
+        return git("describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return ""
 

@@ -291,6 +291,15 @@ def test_results_whose_cells_are_gone_are_not_replaced_by_fewer(darkened, source
     assert whole.cells.items() <= more.cells.items()
 
 
+def test_results_made_otherwise_are_not_replaced_where_their_cells_are_gone(darkened, source, tmp_path):
+    whole = evaluate(Linear(), source, store=tmp_path, corruptions=["fog"], seed=1)
+    shutil.rmtree(tmp_path / "cells")
+    with pytest.raises(InputError, match=r"results\.json' holds results with seed 1, not 2; choose another folder"):
+        evaluate(Linear(), source, store=tmp_path, corruptions=["fog"], seed=2)
+    assert not (tmp_path / "cells").exists()
+    assert Results.load(tmp_path / "results.json") == whole
+
+
 def test_a_network_that_flattens_with_view_is_taken(darkened, source):
     class Flattening(Linear):
         def forward(self, images):

@@ -253,17 +253,22 @@ def test_results_made_otherwise_are_not_compared():
         mce(one, other)
 
 
-@pytest.mark.parametrize(("suite", "classes"), [("cifar10-c", 10), ("imagenet-c", 100)])
-def test_alexnets_errors_are_of_the_whole_imagenet(suite, classes):
-    own = results(flat(0.3), 0.1, suite=suite, classes=tuple(map(str, range(classes))))
-    message = f"'alexnet' has errors on imagenet-c with 1000 classes, the results are on {suite} with {classes};"
+@pytest.mark.parametrize(
+    ("suite", "data", "classes"),
+    [("cifar10-c", "cifar10", 10), ("imagenet-c", "imagenet-100", 100), ("imagenet-c", "folder", 1000)],
+)
+def test_alexnets_errors_are_of_the_whole_imagenet(suite, data, classes):
+    own = results(flat(0.3), 0.1, suite=suite, data=data, classes=tuple(map(str, range(classes))))
+    message = (
+        f"'alexnet' has errors on imagenet-c with 1000 classes, the results are on {suite} with {classes} of {data};"
+    )
     with pytest.raises(InputError, match=message):
         mce(own, "alexnet")
     with pytest.raises(InputError, match=message):
         relative_mce(own, "alexnet")
 
 
-IMAGENET_C = {"suite": "imagenet-c", "classes": tuple(map(str, range(1000)))}
+IMAGENET_C = {"suite": "imagenet-c", "data": "imagenet", "classes": tuple(map(str, range(1000)))}
 
 
 @pytest.mark.parametrize(
@@ -286,6 +291,10 @@ def test_alexnet_is_a_baseline_on_the_whole_imagenet(made):
             "made with frost procedural-1 and JPEG of quality 85; evaluate",
         ),
         ({"frost": "reference:0123"}, "made with frost reference:0123 and no JPEG step; evaluate"),
+        (
+            {"frost": "procedural-1", "jpeg_quality": 85, "seed": None, "origin": "published 4567"},
+            "made with frost procedural-1 and JPEG of quality 85; evaluate",
+        ),
     ],
 )
 def test_alexnet_is_no_baseline_on_images_that_are_not_imagenet_c(made, message):

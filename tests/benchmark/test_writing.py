@@ -77,7 +77,7 @@ def test_arrays_count_as_the_generated_images(digits, tmp_path):
     generated, published = agree(digits, tmp_path, 10)
     assert generated.header.origin == "generated"
     assert published.header.origin.startswith("published ")
-    assert (published.header.seed, published.header.frost) == (None, None)
+    assert (published.header.seed, published.header.frost) == (None, generated.header.frost)
     labels = np.load(tmp_path / "labels.npy")
     assert (labels.dtype, labels.tolist()) == (np.uint8, digits.labels.tolist() * 5)
     assert np.load(tmp_path / "fog.npy").shape == (200, 32, 32, 3)

@@ -229,6 +229,16 @@ def test_where_slurm_does_not_answer_the_files_alone_speak(pushpull, slurm, tmp_
     assert not (tmp_path / "runs" / "new").exists()
 
 
+def test_a_folder_that_is_no_run_does_not_hide_the_others(pushpull, no_slurm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "recipe.yaml").write_text("extends: quickstart\n")
+    code, out, err = pushpull("status")
+    assert (code, err) == (0, "")
+    assert "runs/mine/recipe.yaml' is no resolved recipe" in " ".join(out.split())
+    refused(pushpull("status", "runs/mine"), "no resolved recipe")
+
+
 def test_what_cannot_be_submitted_is_refused_before_anything_is_written(pushpull, no_slurm, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(pushpull(*SUBMIT), "sbatch and squeue are not on this machine", "pushpull run")

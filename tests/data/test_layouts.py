@@ -250,6 +250,42 @@ def test_shards_that_cannot_be_used_are_named(shards, tmp_path):
     refused(r"train-0003.tar.gz' is compressed, so no image can be read alone")
 
 
+def test_class_folders_are_read_where_the_shards_they_came_from_lie_beside(tmp_path):
+    """ImageNet's training images are published as one tar file for each class."""
+    for name in ("n01440764", "n15075141"):
+        write_tar(tmp_path / "train" / f"{name}.tar", {"a.JPEG": grey(1, "JPEG")})
+        (tmp_path / "train" / name).mkdir()
+        (tmp_path / "train" / name / "a.png").write_bytes(grey(2))
+    source = open_images("folder", "train", root=tmp_path)
+    assert (len(source), source.classes) == (2, ("n01440764", "n15075141"))
+    assert source.picture(0).getpixel((0, 0))[0] == 2
+
+
+def test_numbers_far_apart_are_told_without_counting_up(tmp_path):
+    for number in (1440764, 15075141):
+        write_tar(tmp_path / "train" / f"n{number:08}.tar", {"a.png": grey(1), "a.cls": b"0"})
+    refuse("n01440764.tar' is missing, and 13634376 in all", "folder", "train", root=tmp_path)
+
+
+def test_a_member_whose_name_is_not_utf8_is_read_and_named(shards, tmp_path):
+    with tarfile.open(shards / "train-0001.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as shard:
+        for name, content in {"café.png": grey(30)[:60], "café.cls": b"1"}.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            shard.addfile(entry, io.BytesIO(content))
+    source = open_images("folder", "train", root=shards)
+    with pytest.raises(InputError, match=r"image 'caf\\xe9.png' in '.*train-0001.tar' is truncated or not an image"):
+        source.picture(2)
+
+
+@pytest.mark.parametrize("kept", [0, 100])
+def test_a_damaged_cache_is_made_anew(shards, cache, kept):
+    open_images("folder", "train", root=shards)
+    for file in cache.glob("*.npz"):
+        file.write_bytes(file.read_bytes()[:kept])
+    assert len(open_images("folder", "train", root=shards)) == 6
+
+
 def test_two_classes_of_one_name_are_refused(tmp_path):
     """They would become one: what is labelled 0 and 2 here."""
     write_tar(tmp_path / "test-0.tar", {"a.png": grey(1), "a.cls": b"0", "b.png": grey(2), "b.cls": b"2"})

@@ -2,6 +2,8 @@
 
 import io
 import pickle
+import re
+import struct
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_files import encode, write_parquet
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
@@ -96,6 +98,27 @@ def test_row_groups_that_were_read_are_kept_and_not_sent_to_others(rows, monkeyp
     for _ in rows.batches(9):
         pass
     assert len(read) == 10 - 2
+
+
+def test_of_a_row_group_only_what_is_wanted_is_kept(rows, pictures):
+    """A tenth of the rows is of ten times as many groups: kept whole, they would take ten times the memory."""
+    places = torch.tensor([21, 3, 20, 1, 46])
+    part = rows.subset(places)
+    for place in (4, 0, 2, 1, 3):
+        assert np.array_equal(np.asarray(part.picture(place)), pictures[places[place]])
+    assert [len(kept) for kept in part.encoded._kept.values()] == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("form", "shown"), [(pa.binary(), "binary"), (pa.struct({"path": pa.string()}), "struct<path: string>")]
+)
+def test_images_in_a_column_of_another_type_are_refused_at_once(tmp_path, form, shown):
+    image = b"" if form == pa.binary() else {"path": "x"}
+    path = tmp_path / "train-0.parquet"
+    pq.write_table(pa.table({"image": pa.array([image], form), "label": [0]}), path)
+    message = f"'image' in Parquet file '{path}' is {shown}; expected a struct with binary 'bytes'"
+    with pytest.raises(InputError, match=re.escape(message)):
+        list_parquet([path], SPEC)
 
 
 def test_rows_of_a_part_keep_their_index(rows, pictures):
@@ -282,3 +305,18 @@ def test_more_than_8_bits_are_refused_and_not_cut_off(tmp_path, mode, kind, endi
         decode_picture(path.read_bytes(), path.name, SPEC)
     with pytest.raises(InputError, match=message):
         read_photo(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_upright_also_where_another_tag_is_odd(tmp_path, orientation):
+    """Pillow itself does not turn a picture whose width, say, is told as a text."""
+    smooth = Image.fromarray(np.random.default_rng(3).integers(0, 256, (3, 4, 3), dtype=np.uint8)).resize((40, 24))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    smooth.save(tmp_path / "photo.png", exif=exif)
+    with Image.open(tmp_path / "photo.png") as picture:
+        expected = np.asarray(ImageOps.exif_transpose(picture))
+    width = struct.pack("<HHI4s", ExifTags.Base.ImageWidth, 2, 3, b"40")
+    tags = struct.pack("<H", 2) + width + struct.pack("<HHIHH", ExifTags.Base.Orientation, 3, 1, orientation, 0)
+    smooth.save(tmp_path / "photo.png", exif=b"Exif\0\0II*\0" + struct.pack("<I", 8) + tags + bytes(4))
+    assert np.array_equal(read_photo(tmp_path / "photo.png").permute(1, 2, 0), expected)

@@ -11,7 +11,7 @@ from pushpull_conv.corruptions import CORRUPTIONS, GROUPS
 from pushpull_conv.interop.tidy import COLUMNS, tidy_rows, write_tidy
 
 RUN = Path(__file__).parents[2] / "results" / "cifar10-resnet20"
-KINDS = {"string": str, "int64": int, "float64": float}
+KINDS = {"string": str, "int64": int, "uint64": int, "float64": float}
 
 
 @pytest.fixture(scope="module")

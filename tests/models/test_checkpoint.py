@@ -143,6 +143,19 @@ def test_a_failed_save_leaves_the_old_file(checkpoint, monkeypatch):
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
 
 
+def test_a_learned_strength_that_is_rectified_does_not_stand_for_a_fixed_one(tmp_path):
+    """They are tensors of one name and shape."""
+    fixed, learned = (
+        dataclasses.replace(SPEC, pushpull=None, layer={"kind": "upsampled-pull", "trainable_alpha": trainable})
+        for trainable in (False, True)
+    )
+    with pytest.raises(InputError, match=r"alpha rectified.* here"):
+        save_checkpoint(tmp_path / "model.safetensors", learned.build(), fixed)
+    save_checkpoint(tmp_path / "model.safetensors", learned.build(), learned)
+    with pytest.raises(InputError, match=r"alpha rectified.* there"):
+        load_weights_(fixed.build().network, tmp_path / "model.safetensors")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -56,6 +56,14 @@ def test_two_results_with_one_label_are_refused(results):
         averaged([*results, results[1]])
 
 
+def test_rows_with_one_label_are_refused(results, make_results):
+    """The third training of what is itself called a second one."""
+    named = [make_results(label) for label in ("PP3@2", "PP3@2@3", "PP3@2@4")]
+    assert len(averaged([results[0], *named[1:]])) == 2
+    with pytest.raises(InputError, match="two results are labelled 'PP3@2'"):
+        averaged([results[0], *named])
+
+
 def test_results_made_with_another_seed_are_refused(results, make_results):
     with pytest.raises(InputError, match="seed"):
         score(make_results("PP3", seed=1), results[0])

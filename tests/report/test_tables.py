@@ -43,8 +43,8 @@ def on_imagenet_c(results: Results) -> Results:
         return dataclasses.replace(cell, class_n=cell.class_n + none, class_top1=cell.class_top1 + none)
 
     classes = tuple(map(str, range(1000)))
-    published = {"suite": "imagenet-c", "classes": classes, "origin": "published 12", "seed": None, "frost": None}
-    header = dataclasses.replace(results.header, **published)
+    published = {"origin": "published 12", "seed": None, "frost": None}
+    header = dataclasses.replace(results.header, suite="imagenet-c", data="imagenet", classes=classes, **published)
     cells = {key: among_all(cell) for key, cell in results.cells.items()}
     return dataclasses.replace(results, header=header, clean=among_all(results.clean), cells=cells)
 

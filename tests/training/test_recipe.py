@@ -177,7 +177,13 @@ def test_a_learning_rate_that_does_not_rise_and_fall_is_refused(tmp_path, conten
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("- a\n- b\n", "is not a mapping"), ("a: [", "cannot be read"), (None, "cannot be read")]
+    ("text", "message"),
+    [
+        ("- a\n- b\n", "is not a mapping"),
+        ("a: [", "cannot be read"),
+        (None, "cannot be read"),
+        ("a: 2024-02-30", "day is out"),
+    ],
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, message):
     if text is not None:
@@ -187,7 +193,8 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, message):
 
 
 @pytest.mark.parametrize(
-    "override", ["epochs", "=3", "training.epochs.more=1", "training.=2", ".epochs=2", "name=[", "title.x=1"]
+    "override",
+    ["epochs", "=3", "training.epochs.more=1", "training.=2", ".epochs=2", "name=[", "title.x=1", "title=2024-02-30"],
 )
 def test_an_override_that_is_no_setting_is_refused(override):
     with pytest.raises(InputError, match="--set"):

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import os
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from pushpull_conv._version import __version__
 from pushpull_conv.benchmark.results import Cell, Header, Results, ordered, require_printable
-from pushpull_conv.benchmark.store import CLEAN, CellStore
+from pushpull_conv.benchmark.store import CLEAN, CellStore, counted_model
 from pushpull_conv.benchmark.suites import Suite, suite_of
 from pushpull_conv.benchmark.versions import Generated, Published, Versions
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, FrostTextures, corrupt, load_frost, require_severity
@@ -178,6 +179,7 @@ def count_cells(
     header = _header(source, chosen, versions, autocast)
     kept = None
     if store is not None:
+        _require_same_benchmark(Path(store), header)
         kept = CellStore(Path(store, CELLS_FOLDER), model=label, weights=model_fingerprint(model), header=header)
     cells = kept.cells() if kept else {}
     if device is not None:
@@ -222,6 +224,18 @@ def _require_none_lost(folder: Path, label: str, wanted: Sequence[tuple[str, int
             f"'{file}' has {len(lost)} cells, {lost[0][0]} at severity {lost[0][1]} among them, that are neither asked "
             f"for nor kept in '{CELLS_FOLDER}', and would be lost; choose another folder, or ask for them, too"
         )
+
+
+def _require_same_benchmark(folder: Path, header: Header) -> None:
+    """Refuse to replace results that were made otherwise and whose cells, which would tell, are no longer kept."""
+    file = folder / RESULTS_FILE
+    if not file.exists() or counted_model(folder / CELLS_FOLDER):
+        return
+    there = Results.load(file).header.compared()
+    for name, value in header.compared().items():
+        if there[name] != value:
+            found, asked = (textwrap.shorten(str(fact), 60) for fact in (there[name], value))
+            raise InputError(f"'{file}' holds results with {name} {found}, not {asked}; choose another folder")
 
 
 def generated(

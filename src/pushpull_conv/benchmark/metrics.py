@@ -156,13 +156,15 @@ def _baseline_errors(results: Results | Errors, baseline: Baseline) -> Mapping[s
 
 def _require_imagenet_c(header: Header) -> None:
     """Raise `InputError` where AlexNet's errors do not belong: fewer classes or milder images are easier to tell."""
-    if header.suite != "imagenet-c" or len(header.classes) != IMAGENET_CLASSES:
+    if (header.suite, header.data, len(header.classes)) != ("imagenet-c", "imagenet", IMAGENET_CLASSES):
         raise InputError(
             f"baseline 'alexnet' has errors on imagenet-c with {IMAGENET_CLASSES} classes, the results are on "
-            f"{header.suite} with {len(header.classes)}; give the results of a baseline on the same images"
+            f"{header.suite} with {len(header.classes)} of {header.data}; give the results of a baseline on the same "
+            "images"
         )
     faithful = (header.frost or "").startswith("reference") and header.jpeg_quality is not None
-    if header.origin == GENERATED and not faithful:
+    ours = header.origin == GENERATED or header.frost is not None  # `write_set` leaves what it made a set with
+    if ours and not faithful:
         step = "no JPEG step" if header.jpeg_quality is None else f"JPEG of quality {header.jpeg_quality}"
         raise InputError(
             f"baseline 'alexnet' has errors on the published ImageNet-C, the results are on images made with frost "

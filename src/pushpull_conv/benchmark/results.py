@@ -92,7 +92,7 @@ class Header:
         suite: Name of the benchmark.
         revision: The suite's revision.
         seed: Seed of the corruptions; None where the corrupted images were published.
-        frost: Identity of the frost textures; None where the corrupted images were published.
+        frost: Identity of the frost textures; None where the corrupted images were published by others.
         version: Version of this package that counted; recorded, not compared.
         origin: ``"generated"``, or ``"published"`` and the identity of the set.
         jpeg_quality: Quality of the JPEG files that the generated images went through; None: they did not.

@@ -121,8 +121,10 @@ def open_run(folder: Path) -> Run:
         raise InputError(f"'{folder}' holds no run ({RECIPE_FILE} is missing); name one such as runs/quickstart")
     try:
         return Run.of(yaml.safe_load(file.read_text(encoding="utf-8")), folder)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"'{file}' is no resolved recipe ({' '.join(str(error).split())}); submit it again") from error
+    except (OSError, yaml.YAMLError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"'{file}' is no resolved recipe, as a run leaves it ({' '.join(str(error).split())}); repeat that"
+        ) from error
 
 
 def benchmark_array(variant: str) -> str:

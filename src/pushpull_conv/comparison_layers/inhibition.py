@@ -112,7 +112,8 @@ class UpsampledPullConv2d(InhibitedConv2d):
 
     def extra_repr(self) -> str:
         """Describe the convolution, alpha and the enlargement."""
-        return f"{super().extra_repr()}, scale={self.scale:g}"
+        rectified = ", alpha rectified" if self.trainable_alpha else ""
+        return f"{super().extra_repr()}{rectified}, scale={self.scale:g}"
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(x, weight, bias, self.stride, 0, self.dilation, self.groups)

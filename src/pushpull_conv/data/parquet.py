@@ -27,8 +27,8 @@ _HUB_IMAGENET = (1000, "tench, Tinca tinca", "toilet tissue, toilet paper, bathr
 class ParquetImages:
     """The rows of all shards of one split that are of the data set's classes.
 
-    A row is read with its whole row group; the last groups that were read are kept, so many as `epoch_order` shuffles
-    together, by each process for itself.
+    A row is read with its whole row group; what is wanted of the last groups that were read is kept, of so many as
+    `epoch_order` shuffles together, by each process for itself.
 
     Args:
         files: The shards, in order.
@@ -55,14 +55,15 @@ class ParquetImages:
         self.labels = labels
         self.index = index
         self.blocks = _runs(group_of)
+        order = np.lexsort((rows, group_of))
+        self._wanted = np.split(rows[order], np.searchsorted(group_of[order], np.arange(1, len(groups))))
         self._kept: collections.OrderedDict[int, Any] = collections.OrderedDict()
 
     def __getitem__(self, place: int) -> Encoded:
         """The image at a place; its content is read at once."""
         group, row = int(self.group_of[place]), int(self.rows[place])
-        shard, _, first = self.groups[group].tolist()
-        content = self._group(group)[row - first].as_py()
-        place_in_file = f"row {row} of '{self.files[shard]}'"
+        content = self._group(group)[int(np.searchsorted(self._wanted[group], row))].as_py()
+        place_in_file = f"row {row} of '{self.files[self.groups[group, 0]]}'"
         return Encoded(f"in {place_in_file}", functools.partial(_bytes, content, place_in_file))
 
     def subset(self, places: Tensor) -> "ParquetImages":
@@ -77,12 +78,12 @@ class ParquetImages:
         return {**self.__dict__, "_kept": collections.OrderedDict()}
 
     def _group(self, group: int) -> Any:
-        """The contents of the images of a row group, as an array of pyarrow."""
+        """The contents of the wanted images of a row group, as an array of pyarrow."""
         if group in self._kept:
             self._kept.move_to_end(group)
         else:
-            shard, number, _ = self.groups[group].tolist()
-            self._kept[group] = _contents(self.files[shard], number)
+            shard, number, first = self.groups[group].tolist()
+            self._kept[group] = _contents(self.files[shard], number).take(self._wanted[group] - first)
             if len(self._kept) > blocks_in_window(self.blocks):
                 self._kept.popitem(last=False)
         return self._kept[group]
@@ -181,6 +182,10 @@ def _image_column(file: Path, parquet: Any) -> str:
             f"Parquet file '{file}' has the columns {', '.join(columns)}; "
             f"expected 'label' and one of {', '.join(IMAGE_COLUMNS)}"
         )
+    kind, types = parquet.schema_arrow.field(column).type, require_module("pyarrow.types", "train")
+    inner = kind.field("bytes").type if types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else None
+    if inner is None or not (types.is_binary(inner) or types.is_large_binary(inner)):
+        raise InputError(f"'{column}' in Parquet file '{file}' is {kind}; expected a struct with binary 'bytes'")
     return column
 
 

@@ -4,11 +4,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from pushpull_conv.data.pixels import require_8_bits
 from pushpull_conv.errors import InputError
+
+_TURNS = dict(
+    enumerate(
+        (
+            Image.Transpose.FLIP_LEFT_RIGHT,
+            Image.Transpose.ROTATE_180,
+            Image.Transpose.FLIP_TOP_BOTTOM,
+            Image.Transpose.TRANSPOSE,
+            Image.Transpose.ROTATE_270,
+            Image.Transpose.TRANSVERSE,
+            Image.Transpose.ROTATE_90,
+        ),
+        start=2,
+    )
+)
+"""What makes a picture upright, by its orientation tag; `ImageOps.exif_transpose` fails where other tags are odd."""
 
 
 def read_photo(path: Path, side: int | None = None, longest: int | None = None) -> Tensor:
@@ -27,7 +43,8 @@ def read_photo(path: Path, side: int | None = None, longest: int | None = None) 
     """
     try:
         with Image.open(path) as picture:
-            upright = ImageOps.exif_transpose(picture)
+            turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+            upright = picture.copy() if turn is None else picture.transpose(turn)
     except FileNotFoundError as error:
         raise InputError(f"picture '{path}' does not exist; check the path") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import re
 import tarfile
@@ -59,7 +60,7 @@ class TarImages:
         """The image at a place."""
         path = self.shards[self.shard_of[place]]
         read = functools.partial(_read, path, int(self.offsets[place]), int(self.sizes[place]))
-        return Encoded(f"'{self.names[place].decode()}' in '{path}'", read)
+        return Encoded(f"'{_shown(self.names[place])}' in '{path}'", read)
 
     def subset(self, places: Tensor) -> Self:
         """The images at ``places``."""
@@ -69,6 +70,8 @@ class TarImages:
 
 def find_tar_shards(root: Path, names: Sequence[str]) -> list[Path]:
     """The shards of a split in ``root``: ``<name>-*.tar``, ``*-<name>-*.tar`` or ``<name>/*.tar``, in order.
+
+    None where each is beside a folder of its name, as ImageNet's are whose classes were unpacked from them.
 
     Args:
         root: The folder of the data set.
@@ -80,7 +83,8 @@ def find_tar_shards(root: Path, names: Sequence[str]) -> list[Path]:
     for pattern in (f"{place}.tar" for name in names for place in (f"{name}-*", f"*-{name}-*", f"{name}/*")):
         if compressed := sorted(path for ending in _COMPRESSED for path in root.glob(pattern.replace(".tar", ending))):
             raise InputError(f"'{compressed[0]}' is compressed, so no image can be read alone; unpack it to a .tar")
-        if shards := sorted(root.glob(pattern)):
+        shards = sorted(root.glob(pattern))
+        if shards and not all(shard.with_suffix("").is_dir() for shard in shards):  # left of the folders' unpacking
             _require_no_gap(shards)
             return shards
     return []
@@ -159,9 +163,10 @@ def _require_numbers(numbers: np.ndarray, count: int, classes_file: Path) -> Non
 def _require_no_gap(shards: Sequence[Path]) -> None:
     """Shards are numbered in their names; one that was not copied would leave the others looking whole."""
     numbers = {int(digits[0]): shard for shard in shards if (digits := re.search(r"\d+$", shard.stem))}
-    if gaps := sorted(set(range(min(numbers, default=0), max(numbers, default=0))) - set(numbers)):
-        after = numbers[gaps[0] - 1]
-        raise InputError(f"the shard after '{after}' is missing, and {len(gaps)} in all; copy all of them")
+    gaps = [(before, after - before - 1) for before, after in itertools.pairwise(sorted(numbers)) if after > before + 1]
+    if gaps:
+        after, missing = numbers[gaps[0][0]], sum(length for _, length in gaps)
+        raise InputError(f"the shard after '{after}' is missing, and {missing} in all; copy all of them")
 
 
 def _listed(shard: Path) -> _Listed:
@@ -169,7 +174,8 @@ def _listed(shard: Path) -> _Listed:
     state = shard.stat()
     key = hashlib.sha256(f"{shard.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
     cached = cache_folder() / "tar" / f"{key}.npz"
-    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(cached) as content:
+    damaged = (OSError, EOFError, ValueError, KeyError, NotImplementedError, zipfile.BadZipFile)
+    with contextlib.suppress(*damaged), np.load(cached) as content:
         return _Listed(*(content[field] for field in _Listed._fields))
     listed = _look_through(shard)
     with contextlib.suppress(InputError), atomic_write(cached) as temporary:  # a cache that cannot be kept is none
@@ -191,7 +197,7 @@ def _look_through(shard: Path) -> _Listed:
                 if f".{kind.lower()}" in SUFFIXES:
                     if key in images:
                         raise InputError(f"'{shard}' has two images '{stem}'; give each its own name")
-                    images[key] = member.name.encode(), member.offset_data, member.size
+                    images[key] = member.name.encode(errors="surrogateescape"), member.offset_data, member.size
                 elif kind in ("cls", "json"):
                     content = tar.extractfile(member)
                     label = _label(content.read() if content else b"", kind)
@@ -201,10 +207,14 @@ def _look_through(shard: Path) -> _Listed:
         raise InputError(f"'{shard}' is truncated, compressed or not a tar file; copy or unpack it again") from error
     for key in images:
         if key not in labels:
-            raise InputError(f"image '{images[key][0].decode()}' in '{shard}' has no integer label in a .cls or .json")
+            raise InputError(f"image '{_shown(images[key][0])}' in '{shard}' has no integer label in a .cls or .json")
     names, offsets, sizes = zip(*images.values(), strict=True) if images else ((), (), ())
     numbers = [labels[key] for key in images]
     return _Listed(np.array(names, np.bytes_), *(np.array(column, np.int64) for column in (offsets, sizes, numbers)))
+
+
+def _shown(name: bytes) -> str:
+    return name.decode(errors="backslashreplace")
 
 
 def _label(content: bytes, kind: str) -> int | None:

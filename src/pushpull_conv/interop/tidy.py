@@ -21,7 +21,7 @@ COLUMNS = {
     "suite": "string",
     "revision": "int64",
     "origin": "string",
-    "corruption_seed": "int64",
+    "corruption_seed": "uint64",
     "frost": "string",
     "jpeg_quality": "int64",
     "autocast": "string",

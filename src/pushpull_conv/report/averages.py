@@ -61,17 +61,22 @@ def averaged(results: Sequence[Results]) -> list[Row]:
     Raises:
         InputError: Two results share a label, or they cannot be compared.
     """
-    labels = [result.model for result in results]
+    _require_own_labels([result.model for result in results])
+    check_comparable(results)
+    by_variant: dict[str, list[Results]] = {}
+    for result in results:
+        by_variant.setdefault(variant_of(result.model), []).append(result)
+    rows: list[Row] = [
+        trainings[0] if len(trainings) == 1 else Average(variant, tuple(trainings))
+        for variant, trainings in by_variant.items()
+    ]
+    _require_own_labels([row.model for row in rows])
+    return rows
+
+
+def _require_own_labels(labels: Sequence[str]) -> None:
     if repeated := sorted({name for name in labels if labels.count(name) > 1}):
         raise InputError(
             f"two results are labelled {repeated[0]!r}; leave one out, or benchmark its model under another label "
             "(pushpull evaluate --label)"
         )
-    check_comparable(results)
-    by_variant: dict[str, list[Results]] = {}
-    for result in results:
-        by_variant.setdefault(variant_of(result.model), []).append(result)
-    return [
-        trainings[0] if len(trainings) == 1 else Average(variant, tuple(trainings))
-        for variant, trainings in by_variant.items()
-    ]

@@ -236,7 +236,7 @@ def _read(name_or_path: str, beside: Path, extended: tuple[Path, ...] = ()) -> d
         raise InputError(f"recipe '{path}' extends itself by way of {', '.join(map(str, extended))}; end the circle")
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # a date that is none is the second
         raise InputError(f"recipe '{path}' cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"recipe '{path}' is not a mapping of keys to values; see a shipped recipe for the form")
@@ -284,8 +284,8 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise InputError(f"--set '{override}' is not of the form key.key=value, for example training.epochs=2")
     try:
         section[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set '{override}': the value is not YAML") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"--set '{override}': the value is not YAML; a text may need quotes") from error
 
 
 def _one_line(error: ErrorDetails) -> str:
