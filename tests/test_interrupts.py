@@ -9,6 +9,14 @@ import pytest
 from pushpull_conv.interrupts import interrupts_held
 
 
+@pytest.fixture(autouse=True)
+def met():
+    """Ctrl-C is met as usual, also where the tests are a job in the background, which ignores it."""
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, found)
+
+
 def by_another_thread():
     """Have a thread of its own, which does not block the signal, receive Ctrl-C for the process."""
 

@@ -122,9 +122,8 @@ def open_run(folder: Path) -> Run:
     try:
         return Run.of(yaml.safe_load(file.read_text(encoding="utf-8")), folder)
     except (OSError, yaml.YAMLError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"'{file}' is no resolved recipe, as a run leaves it ({' '.join(str(error).split())}); repeat that"
-        ) from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"'{file}' is no resolved recipe ({reason}); run or submit it again") from error
 
 
 def benchmark_array(variant: str) -> str:
