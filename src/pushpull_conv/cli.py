@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -100,7 +100,7 @@ def main() -> None:
         if not _interrupted(stop):
             raise
         if "RANK" not in os.environ:  # of several processes the one that started them says it
-            _say(Console(emoji=False, stderr=True), "stopped; the same command goes on with what is missing")
+            _say(_console(stderr=True), "stopped; the same command goes on with what is missing")
         sys.exit(130)
 
 
@@ -114,7 +114,7 @@ def _interrupted(stop: BaseException | None) -> bool:
 def _refuse(reason: str) -> NoReturn:
     if os.environ.get("RANK", "0") != "0":
         time.sleep(10)  # the first of several processes most likely has the same to say, and ends this one
-    Console(emoji=False, stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(reason)}", highlight=False)
+    _console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(reason)}", highlight=False)
     if "RANK" in os.environ:
         from pushpull_conv.ranks import leave
 
@@ -313,7 +313,7 @@ def status(
     from pushpull_conv.cluster import status as cluster_status
     from pushpull_conv.cluster.tasks import open_run
 
-    console = Console(emoji=False)
+    console = _console()
     found = folders or sorted(path.parent for path in Path("runs").glob(f"*/{RECIPE_FILE}"))
     if not found:
         raise InputError("there is no run in 'runs'; name a run's folder")
@@ -408,7 +408,7 @@ def evaluate(
     from pushpull_conv.experiment import benchmark, open_classifier
     from pushpull_conv.report.tables import error_table
 
-    console = Console(emoji=False)
+    console = _console()
     images = open_images(data_set, "test", root=data, greyscale=greyscale)
     results = benchmark(
         open_classifier(model, images, weights),
@@ -441,7 +441,7 @@ def compare(
     """
     from pushpull_conv.comparison import compare as write_comparison
 
-    console = Console(emoji=False)
+    console = _console()
     page = write_comparison(folders, baseline, out, console=console)
     _say(console, f"report: {page}")
 
@@ -459,7 +459,7 @@ def models() -> None:
     from pushpull_conv.models.pretrained import BASELINE
     from pushpull_conv.report import terminal_table
 
-    console = Console(emoji=False)
+    console = _console()
     results = [Results.load(pretrained_folder(name) / RESULTS_FILE) for name in pretrained_models()]
     console.print(terminal_table(results, baseline=BASELINE))
     _say(console, f"folders: {pretrained_folder(BASELINE).parent}")
@@ -479,7 +479,7 @@ def export(
     from pushpull_conv.interop.tidy import write_tidy
 
     table = write_tidy(out, [Results.load(folder / RESULTS_FILE) for folder in found_results(folders)])
-    _say(Console(emoji=False), f"table: {table}")
+    _say(_console(), f"table: {table}")
 
 
 @app.command()
@@ -520,7 +520,7 @@ def corrupt(
 
     Example: **pushpull corrupt --data-set cifar10 --data cifar10 --out CIFAR-10-C**
     """
-    console = Console(emoji=False)
+    console = _console()
     for_sets = {"--data": data, "--suite": suite, "--corruption": corruption, "--workers": workers}
     misplaced = [
         name for name, value in ({"--profile": profile} if data_set else for_sets).items() if value is not None
@@ -572,7 +572,7 @@ def augment(
     from pushpull_conv.comparison import augment as draw
 
     draw(photo, out, profile=profile, seed=seed)
-    _say(Console(emoji=False), f"figure: {out}")
+    _say(_console(), f"figure: {out}")
 
 
 @app.command()
@@ -596,7 +596,7 @@ def explain(
     from pushpull_conv.comparison import explain as draw
 
     draw(model, photo, out, filters=filters)
-    _say(Console(emoji=False), f"figure: {out}")
+    _say(_console(), f"figure: {out}")
 
 
 @data_app.command("check")
@@ -618,7 +618,7 @@ def check_data(
     """
     from pushpull_conv.checking import check
 
-    console = Console(emoji=False, soft_wrap=True, highlight=False)
+    console = _console(soft_wrap=True, highlight=False)
     problems = check(folder, data_set, console)
     for problem in problems:
         console.print(f"[bold red]wrong:[/] {_escape(problem)}")
@@ -637,7 +637,7 @@ def _experiment(recipe: str, data: Path | None, out: Path | None, settings: list
     loaded = load_recipe(recipe, settings or ())
     folder = out or Path("runs") / loaded.name
     with joined() as ranks:
-        console = Console(emoji=False, quiet=not ranks.is_first)
+        console = _console(quiet=not ranks.is_first)
         yield Experiment(loaded, folder, data_root=data, console=console, ranks=ranks)
 
 
@@ -669,6 +669,11 @@ def _on_devices(devices: int) -> None:
 
     if devices != 1 and not launched():
         sys.exit(launch([sys.executable, "-m", "pushpull_conv.cli", *sys.argv[1:]], devices))
+
+
+def _console(**options: Any) -> Console:
+    """Return a terminal on which a name such as ``:fire:`` stays what it is."""
+    return Console(emoji=False, **options)
 
 
 def _say(console: Console, line: str) -> None:
