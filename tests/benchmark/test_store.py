@@ -66,3 +66,21 @@ def test_a_folder_on_a_file_system_without_hard_links_can_be_claimed(tmp_path, m
         CellStore(tmp_path, model="m", weights="w", header=HEADER).add(CLEAN, CELL)
     with pytest.raises(InputError, match="holds cells with seed 0, not 1"):
         CellStore(tmp_path, model="m", weights="w", header=dataclasses.replace(HEADER, seed=1))
+
+
+@pytest.mark.parametrize("said", ["[]", "{}", '{"model": "m", "weights": "w", "seed": 0}'])
+def test_cells_of_nobody_are_not_taken_for_ones_own(tmp_path, said):
+    (tmp_path / "header.json").write_text(said)
+    with pytest.raises(InputError, match=r"header.json' does not say whose cells lie beside it; delete"):
+        CellStore(tmp_path, model="m", weights="w", header=HEADER)
+
+
+def test_a_claim_without_the_fields_that_came_later_means_their_defaults(tmp_path):
+    CellStore(tmp_path, model="m", weights="w", header=HEADER).add(CLEAN, CELL)
+    written = json.loads((tmp_path / "header.json").read_text())
+    for name in ("origin", "jpeg_quality", "autocast"):
+        del written[name]
+    (tmp_path / "header.json").write_text(json.dumps(written))
+    assert CellStore(tmp_path, model="m", weights="w", header=HEADER).cells() == {CLEAN: CELL}
+    with pytest.raises(InputError, match="holds cells with autocast None, not 'bfloat16'"):
+        CellStore(tmp_path, model="m", weights="w", header=dataclasses.replace(HEADER, autocast="bfloat16"))

@@ -231,11 +231,9 @@ def _require_same_benchmark(folder: Path, header: Header) -> None:
     file = folder / RESULTS_FILE
     if not file.exists() or counted_model(folder / CELLS_FOLDER):
         return
-    there = Results.load(file).header.compared()
-    for name, value in header.compared().items():
-        if there[name] != value:
-            found, asked = (textwrap.shorten(str(fact), 60) for fact in (there[name], value))
-            raise InputError(f"'{file}' holds results with {name} {found}, not {asked}; choose another folder")
+    for name, facts in Results.load(file).header.differences(header).items():
+        found, asked = (textwrap.shorten(str(fact), 60) for fact in facts)
+        raise InputError(f"'{file}' holds results with {name} {found}, not {asked}; choose another folder")
 
 
 def generated(

@@ -120,9 +120,11 @@ class Header:
         fields = _fields(cls, content)
         return cls(**fields | {"classes": tuple(fields["classes"])})
 
-    def compared(self) -> dict[str, Any]:
-        """The fields that must agree, by name."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.compare}
+    def differences(self, other: "Header") -> dict[str, tuple[Any, Any]]:
+        """By name the fields that must agree and do not: what is here, and what is in the other."""
+        names = [field.name for field in dataclasses.fields(self) if field.compare]
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
+        return {name: (one, two) for name, (one, two) in pairs.items() if one != two}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,11 +244,11 @@ def check_comparable(results: Sequence[Results]) -> None:
     """
     for other in results[1:]:
         first = results[0]
-        pairs = zip(first.header.compared().items(), other.header.compared().values(), strict=True)
-        if differences := [f"{name} {one!r} and {two!r}" for (name, one), two in pairs if one != two]:
+        if differences := first.header.differences(other.header):
+            told = ", ".join(f"{name} {one!r} and {two!r}" for name, (one, two) in differences.items())
             raise InputError(
-                f"results of {first.model!r} and {other.model!r} cannot be compared, they are made with "
-                f"{', '.join(differences)}; evaluate them again alike"
+                f"results of {first.model!r} and {other.model!r} cannot be compared, they are made with {told}; "
+                "evaluate them again alike"
             )
 
 

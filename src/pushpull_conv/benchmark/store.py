@@ -16,10 +16,6 @@ from pushpull_conv.files import cell_file, writable_folder, write_text
 
 CLEAN = ("clean", 0)
 """Stands for the clean images where the other cells have (corruption, severity)."""
-_LATER_FIELDS = {
-    field.name: field.default for field in dataclasses.fields(Header) if field.default is not dataclasses.MISSING
-}
-"""What a header that was written before these fields existed means."""
 _OTHERS = {"weights": "of a model with other layers or weights", "fingerprint": "of other images"}
 """What differs where the values that do would tell a reader nothing."""
 _HEADER_FILE = "header.json"
@@ -81,11 +77,18 @@ class CellStore:
 
     def _require_own(self) -> None:
         """Refuse the folder if its cells have another owner."""
-        found = {**_LATER_FIELDS, **read_json(self._claimed)}
-        for name, value in json.loads(json.dumps({**self._owner, **self._header.compared()})).items():
-            if found.get(name) != value:
-                other = _OTHERS.get(name, f"with {name} {found.get(name)!r}, not {value!r}")
-                raise InputError(f"'{self.folder}' holds cells {other}; choose another folder")
+        found = read_json(self._claimed)
+        try:
+            owner = {name: found.pop(name) for name in self._owner}
+            header = Header.from_json(found)
+        except (AttributeError, TypeError, KeyError, InputError) as error:
+            raise InputError(
+                f"'{self._claimed}' does not say whose cells lie beside it; delete '{self.folder}' to count them again"
+            ) from error
+        others = {name: (owner[name], value) for name, value in self._owner.items() if owner[name] != value}
+        for name, (there, here) in {**others, **header.differences(self._header)}.items():
+            other = _OTHERS.get(name, f"with {name} {there!r}, not {here!r}")
+            raise InputError(f"'{self.folder}' holds cells {other}; choose another folder")
 
 
 def counted_model(folder: Path) -> str | None:
