@@ -131,9 +131,9 @@ class Experiment:
     def run(self) -> Path:
         """Train, benchmark and compare all variants; return the report's page."""
         self.check()
-        self.claim()
         for variant in self.recipe.trainings:
             self.train(variant)
+        self.claim()
         for variant in self.recipe.trainings:
             self.benchmark(variant)
         folders = [self.folder / variant.name for variant in self.recipe.trainings]
@@ -144,11 +144,13 @@ class Experiment:
         """Train one variant and before it its teacher, or find it trained; return its model file.
 
         Raises:
-            InputError: Another call is training it.
+            InputError: Another call is training it, or the device cannot train in the recipe's precision.
         """
         folder = self.folder / variant.name
         if self.ranks.by_first((folder / MODEL_FILE).exists):
             return folder / MODEL_FILE
+        if refusal := precision_refusal(self.recipe.training.precision, own_device()):
+            raise InputError(refusal)
         training, test = self.images("train"), self.images("test")
         self.claim()
         teacher = None
@@ -206,7 +208,7 @@ class Experiment:
     def note_precision(self) -> None:
         """Say once, before the first training, if the recipe's precision is slow here."""
         precision = self.recipe.training.precision
-        if precision_refusal(precision, own_device()):  # `fit` says so
+        if precision_refusal(precision, own_device()):  # there is nothing to time
             return
         instead = "--set training.precision=32-true trains in float32, which ends at other weights"
         self._note_once(precision, HALVES.get(precision), instead)

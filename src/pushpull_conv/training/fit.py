@@ -27,7 +27,6 @@ from pushpull_conv.data import (
     TrainingBatches,
     default_workers,
 )
-from pushpull_conv.errors import InputError
 from pushpull_conv.files import METRICS_FILE, MODEL_FILE, UNREADABLE_FILE, atomic_write
 from pushpull_conv.models import IMAGENET_MEAN, IMAGENET_STD, Classifier, ModelSpec, save_checkpoint, with_weights
 from pushpull_conv.ranks import ALONE, Ranks, own_device
@@ -40,7 +39,6 @@ from pushpull_conv.training.callbacks import (
     UnreadableLog,
 )
 from pushpull_conv.training.module import BatchAugmentation, ClassifierTraining
-from pushpull_conv.training.precision import precision_refusal
 from pushpull_conv.training.recipe import Recipe
 from pushpull_conv.training.shared_statistics import with_shared_statistics
 from pushpull_conv.training.variants import Variant
@@ -77,12 +75,10 @@ def fit(
         The path of ``model.safetensors``.
 
     Raises:
-        InputError: The device cannot train in the recipe's precision, or the images do not fill a batch.
+        InputError: The images do not fill a batch.
     """
     device = own_device()
     settings = recipe.training
-    if refusal := precision_refusal(settings.precision, device):
-        raise InputError(refusal)
     batches = training_batches(recipe, variant, training, device, ranks)
     seed_everything(recipe.seed_of(variant), verbose=False)
     classifier, spec = build(recipe, variant, training)
