@@ -144,6 +144,20 @@ def test_state_dicts_of_the_research_code_load(shape, prefix):
     assert "push_conv.weight" in old
 
 
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_fixed_research_strength_is_that_of_the_unit_which_loads(assign):
+    """Their state dict lacks it; a learned one must be there."""
+    old = {"push_conv.weight": torch.randn(8, 3, 3, 3), "bias": torch.randn(8)}
+    unit = PushPullConv2d(3, 8, 3, alpha=0.5)
+    unit.load_state_dict(old, assign=assign)
+    assert torch.equal(unit.weight, old["push_conv.weight"])
+    assert torch.equal(unit.alpha, torch.full((8,), 0.5))
+    with pytest.raises(RuntimeError, match=r"Missing key.*alpha"):
+        PushPullConv2d(3, 8, 3, trainable_alpha=True).load_state_dict(old)
+    with pytest.raises(RuntimeError, match=r"Missing key.*alpha"):
+        unit.load_state_dict({"weight": old["push_conv.weight"], "bias": old["bias"]})
+
+
 def test_a_research_strength_of_another_width_does_not_load():
     old = {"push_conv.weight": torch.randn(8, 3, 3, 3), "pull_inhibition_strength": torch.rand(5)}
     with pytest.raises(RuntimeError, match="size mismatch for alpha"):

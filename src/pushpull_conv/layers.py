@@ -33,7 +33,7 @@ class PushPullConv2d(nn.Conv2d):
     after a swap. See `pushpull_conv.functional.push_pull_conv2d` for the mathematics (arXiv 2408.04077).
 
     State dicts that the authors' research code wrote (``push_conv.weight``, ``pull_inhibition_strength``, ``bias``)
-    load as they are.
+    load as they are. Theirs of a unit with a fixed strength lack it: there ``alpha`` stays what it is.
 
     Args:
         in_channels: As in `torch.nn.Conv2d`.
@@ -179,17 +179,17 @@ class PushPullConv2d(nn.Conv2d):
         return f"{low:g}" if low == high else f"{low:g}..{high:g}"
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        _rename_research_keys(state_dict, prefix, self.out_channels)
+        if f"{prefix}push_conv.weight" in state_dict:
+            self._rename_research_keys(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-
-def _rename_research_keys(state_dict: dict[str, Any], prefix: str, filters: int) -> None:
-    if f"{prefix}push_conv.weight" in state_dict:
+    def _rename_research_keys(self, state_dict: dict[str, Any], prefix: str) -> None:
         state_dict[f"{prefix}weight"] = state_dict.pop(f"{prefix}push_conv.weight")
-    if f"{prefix}pull_inhibition_strength" in state_dict:
-        strength = torch.as_tensor(state_dict.pop(f"{prefix}pull_inhibition_strength"))
-        flat = strength.flatten()
-        state_dict[f"{prefix}alpha"] = flat.repeat(filters) if len(flat) == 1 else flat
+        if f"{prefix}pull_inhibition_strength" in state_dict:
+            strength = torch.as_tensor(state_dict.pop(f"{prefix}pull_inhibition_strength")).flatten()
+            state_dict[f"{prefix}alpha"] = strength.repeat(self.out_channels) if len(strength) == 1 else strength
+        elif not self.trainable_alpha:  # a fixed strength is a plain number there, which no state dict holds
+            state_dict.setdefault(f"{prefix}alpha", self.alpha.detach())
 
 
 def _alpha_values(alpha: float | Sequence[float] | Tensor, filters: int) -> list[float]:

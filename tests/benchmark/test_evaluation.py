@@ -134,6 +134,13 @@ def test_the_model_comes_back_as_it_was(darkened, source):
     assert model[0].weight.requires_grad
 
 
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_that_gives_the_images_of_another_is_refused(source, seed):
+    with pytest.raises(InputError, match=f"seed is {seed}; allowed: 0 to 18446744073709551615"):
+        evaluate(Linear(), source, seed=seed, corruptions=[])
+    assert evaluate(Linear(), source, seed=seed % 2**64, corruptions=[]).header.seed == seed % 2**64
+
+
 def test_the_model_comes_back_as_it_was_after_an_error(darkened, source):
     model = Linear(classes=3).train()
     with pytest.raises(InputError):

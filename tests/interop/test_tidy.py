@@ -1,6 +1,7 @@
 """The tidy table: every count is in it, and what is written reads back equal."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -54,6 +55,14 @@ def test_the_trainings_of_a_variant_have_its_name():
 def test_the_mean_error_is_a_mean_of_the_rows(results):
     errors = [row["error"] for row in tidy_rows(results[1]) if row["group"] not in {"clean", "extra"}]
     assert sum(errors) / len(errors) == pytest.approx(mean_error(results[1]), abs=1e-12)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_the_largest_seed_is_written(results, tmp_path, ending):
+    header = dataclasses.replace(results[0].header, seed=2**64 - 1)
+    path = tmp_path / f"table.{ending}"
+    write_tidy(path, [dataclasses.replace(results[0], header=header)])
+    assert {row["corruption_seed"] for row in read_back(path)} == {2**64 - 1}
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

@@ -76,7 +76,8 @@ def evaluate(
         source: The clean images.
         suite: One of `pushpull_conv.benchmark.SUITES`; None: the one of the source's data set, of a set of another
             name that for its size.
-        seed: Seed of the corruptions; the same seed corrupts the same image alike, whatever the batch size or device.
+        seed: Seed of the corruptions, 0 to 2^64 - 1; the same corrupts the same image alike, whatever the batch size or
+            device.
         corruptions: Names to run; None: the 15 of the benchmark.
         severities: Severities to run; None: 1 to 5.
         frost: The textures of frost: ``"procedural"``, ``"reference"``, a folder of photographs, or loaded textures.
@@ -240,6 +241,8 @@ def generated(
     source: ImageSource, suite: Suite, *, seed: int, frost: str | os.PathLike[str] | FrostTextures, jpeg: bool
 ) -> Generated:
     """The versions that a suite makes of a source; the arguments are those of `evaluate`."""
+    if not 0 <= seed < 2**64:
+        raise InputError(f"seed is {seed}; allowed: 0 to {2**64 - 1}, as another gives the same images as one of these")
     textures = frost if isinstance(frost, FrostTextures) else load_frost(frost)
     make = functools.partial(corrupt, seed=seed, profile=suite.profile, frost=textures)
     return Generated(source, make, seed, textures.identity, suite.quality(jpeg=jpeg))
