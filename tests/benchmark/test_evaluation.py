@@ -270,6 +270,13 @@ def test_other_layers_around_the_same_weights_are_refused(darkened, source, tmp_
         evaluate(nn.Sequential(plain[0], nn.ELU(alpha=1.0)), source, store=tmp_path, corruptions=[])
 
 
+def test_corruptions_and_severities_may_be_anything_that_gives_them(darkened, source):
+    generated = evaluate(Linear(), source, corruptions=(name for name in ("fog", "snow")), severities=np.arange(1, 3))
+    assert generated == evaluate(Linear(), source, corruptions=["fog", "snow"], severities=[1, 2])
+    assert len(generated.cells) == 4
+    assert {type(severity) for _, severity in generated.cells} == {int}
+
+
 def test_fingerprints_tell_units_apart_and_not_where_a_function_lies():
     class Applied(nn.Module):
         def __init__(self, function):
@@ -401,6 +408,7 @@ def test_results_of_different_precision_are_not_compared(darkened, source, tmp_p
         ({"severities": [0]}, "severity is 0; allowed are the integers 1, 2, 3, 4 and 5"),
         ({"severities": [1, 6]}, "severity is 6; allowed"),
         ({"severities": [1.0]}, r"severity is 1\.0; allowed are the integers"),
+        ({"severities": [True]}, r"severity is True; allowed are the integers"),
         ({"severities": 1}, r"severities is 1; give several as a list, one as \[1\]"),
         ({"corruptions": "fog"}, r"corruptions is 'fog'; give several as a list, one as \['fog'\]"),
         ({"frost": None}, "frost is None; give 'procedural', 'reference' or a folder of pictures"),

@@ -83,6 +83,11 @@ def test_it_logs_what_evaluate_counts_after_every_kth_epoch(tmp_path, digits):
     assert 0 < results.clean_error < expected, "the network has learned, and loses by the corruptions"
 
 
+def test_corruptions_and_severities_may_be_anything_that_gives_them(digits):
+    callback = CorruptionBenchmark(digits, corruptions=(name for name in ["fog"]), severities=(n for n in [5, 1]))
+    assert (callback.corruptions, callback.settings["severities"]) == (["fog"], [1, 5])
+
+
 def test_the_training_is_the_same_with_and_without_it(tmp_path, digits):
     callback = CorruptionBenchmark(digits, corruptions=["gaussian_noise"], severities=[3], mean=MEAN, std=STD)
     plain, _ = fit(tmp_path / "plain", digits)

@@ -291,6 +291,19 @@ def test_weights_of_the_research_code_load_into_a_network(tmp_path):
     assert torch.equal(other.conv1.alpha, network.conv1.alpha)
 
 
+def test_a_lightning_module_may_call_its_network_as_it_likes(tmp_path):
+    network = create_model("resnet20", num_classes=3)
+    state = {f"net.inner.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"state_dict": state | {"loss.weight": torch.ones(3)}}, tmp_path / "net.ckpt")
+    other = create_model("resnet20", num_classes=3)
+    load_weights_(other, tmp_path / "net.ckpt")
+    assert all(value.equal(network.state_dict()[name]) for name, value in other.state_dict().items())
+    two = {f"{role}.{name}": value for role in ("student", "teacher") for name, value in network.state_dict().items()}
+    torch.save({"state_dict": two}, tmp_path / "two.ckpt")
+    with pytest.raises(InputError, match=r"two.ckpt' holds 2 networks that fit: student\., teacher\.; store the"):
+        load_weights_(other, tmp_path / "two.ckpt")
+
+
 @pytest.mark.parametrize("form", ["zip", "plain pickle", "legacy"])
 def test_a_malicious_pickle_is_refused_and_nothing_is_executed(tmp_path, form):
     path, made = tmp_path / "model.pt", tmp_path / "executed"

@@ -201,6 +201,18 @@ def test_a_dollar_sign_in_a_label_is_no_mathematics(make_results):
     assert "$x_1$ &amp; &lt;b&gt;" in style.svg_text(figure)
 
 
+def test_a_long_label_leaves_room_for_the_curves(make_results):
+    long = "resnet50-augmix-blurredconv-finetuned-with-a-cosine-schedule-for-90-epochs-lr0.01"
+    for labels in (("baseline", long), (long, "PP3")):
+        results = [make_results(label, 0.1 + 0.06 * i) for i, label in enumerate(labels)]
+        drawn = severity_figure(results, results[0], style.looks([r.model for r in results], labels[0]))
+        drawn.figure.draw_without_rendering()
+        assert all(axes.get_position().width > 0.27 for axes in drawn.figure.axes)
+        assert "resnet50-augm…epochs-lr0.01" in (text := style.svg_text(drawn))
+        assert f"{long}, severity 5" in str(drawn.values)
+        assert long not in text
+
+
 def test_signs_that_no_font_here_has_are_left_to_the_readers(make_results):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

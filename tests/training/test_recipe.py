@@ -239,12 +239,22 @@ def test_a_recipe_extends_another_section_by_section(tmp_path):
     assert load_recipe(str(tmp_path / "resolved.yaml")) == recipe
 
 
+def test_a_link_to_a_recipe_finds_what_that_extends(tmp_path):
+    (tmp_path / "kept").mkdir()
+    written(tmp_path / "kept", "base one", extends="quickstart", seed=5)
+    written(tmp_path / "kept", "child", extends="base one.yaml", name="child")
+    (tmp_path / "linked.yaml").symlink_to(tmp_path / "kept" / "child.yaml")
+    assert load_recipe(str(tmp_path / "linked.yaml")) == load_recipe(str(tmp_path / "kept" / "child.yaml"))
+    written(tmp_path, "base one", extends="quickstart", seed=6)
+    assert load_recipe(str(tmp_path / "linked.yaml")).seed == 6, "what lies beside the link goes first"
+
+
 @pytest.mark.parametrize(
     ("extends", "message"),
     [
         ("one.yaml", r"two\.yaml' extends itself by way of .*one\.yaml; end the circle"),
         ("cifar10-resnet21", "'cifar10-resnet21'.*did you mean 'cifar10-resnet20'"),
-        ("absent.yaml", r"absent\.yaml' cannot be read"),
+        ("absent.yaml", r"absent\.yaml', which '.*two\.yaml' extends, cannot be read"),
     ],
 )
 def test_what_cannot_be_extended_is_named(tmp_path, extends, message):

@@ -56,8 +56,8 @@ def evaluate(
     *,
     suite: str | None = None,
     seed: int = 0,
-    corruptions: Sequence[str] | None = None,
-    severities: Sequence[int] | None = None,
+    corruptions: Iterable[str] | None = None,
+    severities: Iterable[int] | None = None,
     frost: str | os.PathLike[str] | FrostTextures = "procedural",
     jpeg: bool = True,
     published: str | os.PathLike[str] | None = None,
@@ -90,7 +90,9 @@ def evaluate(
             and a few decisions in a thousand differ. None: the model computes as it is. The results record it.
         device: Where to run; the model is moved there. None: where the model is.
         store: Folder in which each finished cell is kept (``cells/``), and in the end the results (``results.json``).
-            What is finished there is not counted again, so a killed run goes on; the results hold all of it.
+            What is finished there is not counted again, so a killed run goes on; the results hold all of it. Another
+            model is told by its modules as they print themselves (`torch.nn.Module.extra_repr`), its parameters and
+            buffers: give models that differ in an attribute that they do not print a folder each.
         label: What tables call the classifier.
         on_cell: Called after each cell, also for one that was found finished.
 
@@ -276,7 +278,7 @@ def model_fingerprint(model: nn.Module) -> str:
 
 
 def wanted_cells(
-    corruptions: Sequence[str] | None = None, severities: Sequence[int] | None = None
+    corruptions: Iterable[str] | None = None, severities: Iterable[int] | None = None
 ) -> list[tuple[str, int]]:
     """`CLEAN` and the cells that a caller asks for, in the order of the benchmark; `InputError` if it is none."""
     names = CORRUPTIONS if corruptions is None else corruptions
@@ -284,11 +286,8 @@ def wanted_cells(
     for argument, given in (("corruptions", names), ("severities", levels)):
         if isinstance(given, str) or not isinstance(given, Iterable):
             raise InputError(f"{argument} is {given!r}; give several as a list, one as [{given!r}]")
-    for name in names:
-        require_name("corruption", name, NAMES)
-    for level in levels:
-        require_severity(level)
-    return [CLEAN, *ordered(set(itertools.product(names, levels)))]
+    known = [require_name("corruption", name, NAMES) for name in names]
+    return [CLEAN, *ordered(set(itertools.product(known, map(require_severity, levels))))]
 
 
 def named_cells(names: Sequence[str]) -> list[tuple[str, int]]:

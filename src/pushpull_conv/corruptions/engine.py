@@ -75,7 +75,7 @@ def corrupt(
     require_name("profile", profile, PROFILES)
     _check_images(images)
     _check_index(index, len(images))
-    require_severity(severity)
+    severity = require_severity(severity)
     if type(seed) is not int:
         raise InputError(f"seed is {seed!r}; give an integer")
     if not isinstance(frost, FrostTextures | None):

@@ -8,6 +8,7 @@ ICLR 2019, arXiv 1903.12261, and the constants of its published generators.
 """
 
 from collections.abc import Mapping
+from numbers import Integral
 from types import MappingProxyType
 
 from pushpull_conv.errors import InputError
@@ -33,7 +34,7 @@ NAMES = CORRUPTIONS + EXTRA_CORRUPTIONS
 
 
 def require_severity(severity: int) -> int:
-    """Return ``severity`` if it is one, else raise `InputError`.
+    """Return ``severity``, an integer of Python or NumPy, as Python's if it is one, else raise `InputError`.
 
     Example:
         >>> require_severity(6)
@@ -41,9 +42,9 @@ def require_severity(severity: int) -> int:
             ...
         pushpull_conv.errors.InputError: severity is 6; allowed are the integers 1, 2, 3, 4 and 5
     """
-    if severity not in SEVERITIES or type(severity) is not int:
+    if isinstance(severity, bool) or not isinstance(severity, Integral) or severity not in SEVERITIES:
         raise InputError(f"severity is {severity!r}; allowed are the integers 1, 2, 3, 4 and 5")
-    return severity
+    return int(severity)
 
 
 def _scalars(*values: float) -> Table:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pushpull_conv.benchmark import corruption_errors, evaluate, suite_of
 from pushpull_conv.benchmark.evaluation import wanted_cells
-from pushpull_conv.corruptions import CORRUPTIONS, FrostTextures, load_frost
+from pushpull_conv.corruptions import FrostTextures, load_frost
 from pushpull_conv.data import ImageSource
 from pushpull_conv.errors import InputError
 from pushpull_conv.models import Classifier
@@ -69,8 +69,8 @@ class CorruptionBenchmark(Callback):
         std: Sequence[float] | None = None,
         suite: str | None = None,
         seed: int = 0,
-        corruptions: Sequence[str] | None = None,
-        severities: Sequence[int] | None = None,
+        corruptions: Iterable[str] | None = None,
+        severities: Iterable[int] | None = None,
         frost: str | os.PathLike[str] | FrostTextures = "procedural",
         jpeg: bool = True,
         batch_size: int = 250,
@@ -79,18 +79,19 @@ class CorruptionBenchmark(Callback):
             raise InputError(f"every_n_epochs must be 1 or more, not {every_n_epochs}")
         if (mean is None) != (std is None):
             raise InputError("mean and std must be given together; give the other one too, or neither")
-        if len(wanted_cells(corruptions, severities)) == 1:
+        _, *cells = wanted_cells(corruptions, severities)
+        if not cells:
             raise InputError("corruptions and severities must not be empty; give at least one of each, or None for all")
         suite_of(source, suite).quality(jpeg=jpeg)
         self.source = source
         self.every_n_epochs = every_n_epochs
         self.network = network
         self.normalisation = None if mean is None or std is None else (mean, std)
-        self.corruptions = list(dict.fromkeys(CORRUPTIONS if corruptions is None else corruptions))
+        self.corruptions = list(dict.fromkeys(name for name, _ in cells))
         self.settings: dict[str, Any] = {
             "suite": suite,
             "seed": seed,
-            "severities": severities,
+            "severities": sorted({severity for _, severity in cells}),
             "frost": frost if isinstance(frost, FrostTextures) else load_frost(frost),
             "jpeg": jpeg,
             "batch_size": batch_size,

@@ -203,8 +203,8 @@ def load_weights_(model: nn.Module, path: StrPath, *, new: Collection[str] = ())
         path: A ``.safetensors`` file, or a file that `torch.save` wrote: a state dict, or a checkpoint that has it
             under ``"state_dict"`` (Lightning, timm), ``"model"`` (torchvision's scripts), ``"model_state_dict"`` or,
             where there is none of these, ``"state_dict_ema"``: the first in this order counts. A checkpoint may hold
-            numbers, text and an ``argparse.Namespace`` besides. Names may carry the prefixes of Lightning, DDP or
-            ``torch.compile``.
+            numbers, text and an ``argparse.Namespace`` besides. Names may carry the prefixes of DDP or
+            ``torch.compile``, and that of the attribute in which a Lightning module has the network, such as ``net.``.
         new: Names of tensors, such as those of a new last layer, that stay as they are where the file's have another
             shape.
 
@@ -243,7 +243,7 @@ def _require_same_layers(network: nn.Module, stored: ModelSpec, path: Path) -> N
 def _load_state_(network: nn.Module, tensors: dict[str, Tensor], path: Path, new: Collection[str] = ()) -> None:
     network = getattr(network, "_orig_mod", network)
     expected = network.state_dict()
-    tensors = _without_prefixes(tensors, expected)
+    tensors = _without_prefixes(tensors, expected, path)
     tensors |= {name: expected[name] for name in new if name in tensors and tensors[name].shape != expected[name].shape}
     try:
         result = network.load_state_dict(tensors, strict=False)
@@ -270,14 +270,32 @@ def _another_architecture(path: Path, differences: list[str], count: int | None 
     )
 
 
-def _without_prefixes(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Strip wrappers' prefixes, one after another, until names fit ``expected`` or none is left."""
+def _without_prefixes(tensors: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Strip wrappers' prefixes, one after another, until names fit ``expected`` or none is left; then any that fits."""
+    given = tensors
     while not tensors.keys() & expected.keys():
         prefix = next((prefix for prefix in _PREFIXES if any(name.startswith(prefix) for name in tensors)), None)
         if prefix is None:
-            break
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            return _below_any_name(given, expected, path) or tensors
+        tensors = _below(tensors, prefix)
     return tensors
+
+
+def _below_any_name(tensors: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The network in the file that has all names of ``expected``, whatever it is called; empty where none has."""
+    first = f".{next(iter(expected), '')}"
+    names = [name.removesuffix(first) + "." for name in tensors if name.endswith(first)]
+    fitting = [name for name in names if all(name + tensor in tensors for tensor in expected)]
+    if len(fitting) > 1:
+        raise InputError(
+            f"weights file '{path}' holds {len(fitting)} networks that fit: {', '.join(fitting)}; store the state_dict "
+            "of one alone"
+        )
+    return _below(tensors, fitting[0]) if fitting else {}
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -25,9 +25,10 @@ from pushpull_conv.report.style import (
     name_above,
     spread,
 )
-from pushpull_conv.report.wording import by_group, percent, signed, spoken
+from pushpull_conv.report.wording import by_group, percent, shortened, signed, spoken
 
 _NAME_HEIGHT, _AROUND_AXES = 0.17, 0.8  # inches: of a line's name with room, and what a figure has above and below axes
+_NAME_LENGTH = 27  # characters of a name beside an axis; longer ones would take the panels' place
 
 
 @in_style
@@ -49,7 +50,7 @@ def severity_figure(results: Sequence[Row], baseline: Row, looks: Mapping[str, L
         ends[label] = difference[-1]
     errors.set_ylim(0)
     errors.set_ylabel("Top-1 error, %")
-    differences.set_ylabel(f"Difference to {baseline.model}, points")
+    differences.set_ylabel(f"Difference to {shortened(baseline.model, _NAME_LENGTH)}, points")
     for axes in (errors, differences):
         _severity_axis(axes)
     _label_ends(differences, ends, looks)
@@ -262,7 +263,7 @@ def _label_ends(axes: Axes, ends: Mapping[str, float], looks: Mapping[str, Look]
     heights = spread(list(ends.values()), gap=_NAME_HEIGHT * inch)
     for (label, end), height in zip(ends.items(), heights, strict=True):
         axes.annotate(
-            label,
+            shortened(label, _NAME_LENGTH),
             (len(SEVERITIES), end),
             (len(SEVERITIES) + 0.28, height),
             va="center",

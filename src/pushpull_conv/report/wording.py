@@ -16,6 +16,17 @@ def spoken(name: str) -> str:
     return name.replace("_", " ").replace("jpeg", "JPEG")
 
 
+def shortened(label: str, most: int) -> str:
+    """Leave out the middle of a label of more than so many characters; both ends may tell it from others.
+
+    Example:
+        >>> shortened("resnet50-augmix-finetuned-lr0.01", 21), shortened("PP3", 21)
+        ('resnet50-a…ned-lr0.01', 'PP3')
+    """
+    half = most // 2
+    return label if len(label) <= most else f"{label[:half]}…{label[-half:]}"
+
+
 def by_group(names: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Sort corruptions into their groups, all in benchmark order; groups without any are left out.
 

@@ -237,11 +237,16 @@ def _read(name_or_path: str, beside: Path, extended: tuple[Path, ...] = ()) -> d
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, ValueError, yaml.YAMLError) as error:  # a date that is none is the second
-        raise InputError(f"recipe '{path}' cannot be read: {' '.join(str(error).split())}") from error
+        by = f", which '{extended[-1]}' extends," if extended else ""
+        raise InputError(f"recipe '{path}'{by} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"recipe '{path}' is not a mapping of keys to values; see a shipped recipe for the form")
     base = content.pop("extends", None)
-    return content if base is None else _merged(_read(str(base), path.parent, (*extended, path)), content)
+    if base is None:
+        return content
+    linked = path.is_symlink() and not (path.parent / str(base)).exists()
+    place = path.resolve().parent if linked else path.parent
+    return _merged(_read(str(base), place, (*extended, path)), content)
 
 
 class _Loader(yaml.SafeLoader):
