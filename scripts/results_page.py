@@ -7,20 +7,23 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 
 from markdown.extensions.toc import slugify
 
 from pushpull_conv.benchmark import Results
 from pushpull_conv.comparison import folders_with_results
+from pushpull_conv.corruptions import EXTRA_CORRUPTIONS
 from pushpull_conv.files import RECIPE_FILE, RESULTS_FILE, write_text
 from pushpull_conv.provenance import read_provenance
-from pushpull_conv.report.averages import averaged
-from pushpull_conv.report.wording import duration, images_of, signed
+from pushpull_conv.report.averages import Row, averaged, trainings_of
+from pushpull_conv.report.wording import duration, images_of, signed, with_spread
 from pushpull_conv.training.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 OURS = ROOT / "results" / "cifar10-resnet20-seeds"
+EXTRA = ROOT / "results" / "cifar10-resnet20-extra"
 PAPER = ROOT / "results" / "paper" / "shot_noise_cifar10.csv"
 ORDER = (
     "cifar10-resnet20-seeds",
@@ -46,6 +49,9 @@ ORIGINS = """**How they were made**
 | Variant | Training | Benchmark | Code | Hardware |
 | :-- | --: | --: | :-- | :-- |"""
 
+ON_EXTRA = """
+| Variant | Trainings | Clean | Speckle noise | Gaussian blur | Spatter | Saturate | Mean of the four |
+| :-- | --: | --: | --: | --: | --: | --: | --: |"""
 BESIDE = """## Beside the paper
 
 The authors published accuracies on CIFAR-10 for one corruption, shot noise (`results/paper`, with the source). Top-1
@@ -66,6 +72,10 @@ def page() -> str:
         [
             HEAD,
             *("\n".join(_run(run)) for run in sorted(runs, key=lambda run: ORDER.index(run.name))),
+            f"## {_title(EXTRA)}\n",
+            _notes(EXTRA) + ON_EXTRA,
+            *_on_extra_corruptions(),
+            "",
             BESIDE,
             *_beside_the_paper(),
             REASONS,
@@ -90,10 +100,24 @@ def _pair(name: str, base: Sequence[float], unit: Sequence[float]) -> Iterator[s
     yield f"| {name}, PP5 | {' | '.join(errors)} |"
 
 
+def _on_extra_corruptions() -> Iterator[str]:
+    """Rows of errors in percent under the corruptions that enter no mean, each averaged over the severities."""
+    rows = averaged([Results.load(folder / RESULTS_FILE) for folder in folders_with_results(EXTRA)])
+    for row in sorted(rows, key=_extra_error, reverse=True):
+        each = [_extra_error(training) for training in trainings_of(row)]
+        mean = with_spread(f"{_extra_error(row):.2f}", stdev(each) if len(each) > 1 else None)
+        errors = (f"{100 * fmean(row.errors[name]):.2f}" for name in EXTRA_CORRUPTIONS)
+        yield f"| {row.model} | {len(each)} | {100 * row.clean_error:.2f} | {' | '.join(errors)} | {mean} |"
+
+
+def _extra_error(row: Row) -> float:
+    return 100 * fmean(fmean(row.errors[name]) for name in EXTRA_CORRUPTIONS)
+
+
 def _run(run: Path) -> Iterator[str]:
     recipe, folders = load_recipe(str(run / RECIPE_FILE)), folders_with_results(run)
     place = run.relative_to(ROOT).as_posix()
-    yield f"## {recipe.title}\n"
+    yield f"## {_title(run)}\n"
     yield (
         f"The recipe `{run.name}`: {recipe.training.epochs} epochs, {_seeds(recipe)}; "
         f"{images_of(Results.load(folders[0] / RESULTS_FILE).header)}. "
@@ -119,7 +143,11 @@ def _notes(run: Path) -> str:
 
 def _anchor(run: Path) -> str:
     """Return the name that the heading of a run has in the address of the page."""
-    return slugify(load_recipe(str(run / RECIPE_FILE)).title, "-")
+    return slugify(_title(run), "-")
+
+
+def _title(run: Path) -> str:
+    return (run / "README.md").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
 
 def _seeds(recipe: Recipe) -> str:

@@ -1,6 +1,7 @@
 """The results that are committed: the printed tables must follow from the counts."""
 
 import csv
+import json
 import re
 from pathlib import Path
 from statistics import fmean, stdev
@@ -13,6 +14,7 @@ from pushpull_conv.models import load_checkpoint
 from pushpull_conv.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
+EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 RUNS = sorted(path.parent for path in (ROOT / "results").glob("*/recipe.yaml"))
 
 
@@ -131,6 +133,34 @@ def test_the_errors_with_augmentation_in_the_readme_follow_from_the_counts():
     assert f"PRIME {mean['PRIME']} at {clean['PRIME']};" in text
     for name in ("AugMix", "PRIME"):
         assert all(scores[f"{name}+PP3"][key] > scores[name][key] for key in ("mean_error", "clean_error"))
+
+
+def test_the_errors_under_the_extra_corruptions_follow_from_the_counts():
+    found = (ROOT / "results" / "cifar10-resnet20-extra").glob("*/results.json")
+    counted = {file.parent.name: json.loads(file.read_text()) for file in found}
+    rows = re.findall(r"^\| (\S+) \| (\d) \| ([\d.| ±]+) \|$", (ROOT / "docs" / "results.md").read_text(), re.M)
+    assert sorted(name for name, *_ in rows) == sorted({name.split("@")[0] for name in counted})
+    for name, trainings, printed in rows:
+        several = [content for label, content in counted.items() if label.split("@")[0] == name]
+        errors = [
+            [fmean(100 - 100 * c["top1"] / c["n"] for c in one["cells"] if c["corruption"] == kind) for kind in EXTRA]
+            for one in several
+        ]
+        clean = [100 - 100 * one["clean"]["top1"] / one["clean"]["n"] for one in several]
+        means = [fmean(one) for one in errors]
+        spread = [stdev(means)] if len(several) > 1 else []
+        values = [*map(fmean, (clean, *zip(*errors, strict=True))), fmean(means), *spread]
+        assert trainings == str(len(several))
+        assert [float(text) for text in re.split(r" \| | ± ", printed)] == pytest.approx(values, abs=0.005 + 1e-9)
+
+
+def test_the_extra_corruptions_are_counted_on_the_same_networks_and_images():
+    for file in (ROOT / "results" / "cifar10-resnet20-extra").glob("*/results.json"):
+        extra = Results.load(file)
+        assert sorted(extra.cells) == sorted((name, severity) for name in EXTRA for severity in range(1, 6))
+        others = [Results.load(run / extra.model / "results.json") for run in RUNS if (run / extra.model).exists()]
+        assert any(extra.clean == other.clean for other in others), extra.model
+        assert all(extra.header == other.header for other in others)
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)

@@ -140,7 +140,9 @@ def pull_kernel(weight: Tensor) -> Tensor:
 def check_avg_kernel_size(avg_kernel_size: int) -> None:
     """Raise `InputError` unless ``avg_kernel_size`` is 0 or an odd positive number."""
     if isinstance(avg_kernel_size, bool) or not isinstance(avg_kernel_size, int):
-        raise InputError(f"avg_kernel_size is {avg_kernel_size!r}; allowed: 0 or an odd whole number; use 3 or 5")
+        raise InputError(
+            f"avg_kernel_size is {avg_kernel_size!r}; allowed: 0 or an odd whole number, as an int; use 3 or 5"
+        )
     if avg_kernel_size < 0 or (avg_kernel_size > 0 and avg_kernel_size % 2 == 0):
         use = "0 for no averaging" if avg_kernel_size < 0 else f"{avg_kernel_size - 1} or {avg_kernel_size + 1}"
         raise InputError(f"avg_kernel_size is {avg_kernel_size}; allowed: 0 or an odd positive number; use {use}")
