@@ -15,12 +15,6 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers():
-    """One more than there are cores: now and then a test waits for a process that it started."""
-    return (os.cpu_count() or 1) + 1
-
-
 @pytest.fixture
 def pushpull(monkeypatch, capsys):
     """Call the command line in this process: ``code, output, errors = pushpull("evaluate", ...)``."""
