@@ -52,21 +52,21 @@ def test_run_leaves_a_whole_comparison_and_repeats_nothing(pushpull, tmp_path, m
 
 @pytest.mark.slow
 def test_students_epochs_and_augmentations_reach_the_report(pushpull, tmp_path):
-    taught = "{name: taught, pushpull: {}, distillation: {teacher: PRIME}}"
-    settings = ["training.epochs=2", "benchmark.every=1", "baseline=PRIME"]
-    settings += [f"variants=[{taught}, PRIME]"]
+    taught = "{name: taught, pushpull: {}, distillation: {teacher: AugMix}}"
+    settings = ["training.epochs=2", "benchmark.every=1", "baseline=AugMix"]
+    settings += [f"variants=[{taught}, AugMix, PRIME+PP3]"]
     call = ["run", "quickstart", *QUICK, "--out", tmp_path]
     call += [word for setting in settings for word in ("--set", setting)]
     code, out, err = pushpull(*call)
     assert (code, err) == (0, "")
-    assert out.index("PRIME  epoch 2/2") < out.index("taught  epoch 1/2"), "the teacher is trained first"
-    for name in ("PRIME", "taught"):
+    assert out.index("AugMix  epoch 2/2") < out.index("taught  epoch 1/2"), "the teacher is trained first"
+    for name in ("AugMix", "taught", "PRIME+PP3"):
         earlier = Results.load(tmp_path / name / "epochs" / "001" / "results.json")
         assert earlier.cells != Results.load(tmp_path / name / "results.json").cells
         assert not (tmp_path / name / "epochs" / "002").exists()
     page = (tmp_path / "report" / "index.html").read_text()
     assert "Robustness while it is learned" in page
-    assert "PRIME: PRIME draws operations that come close to test corruptions" in page
+    assert "PRIME+PP3: PRIME draws operations that come close to test corruptions" in page
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from pushpull_conv._version import __version__
 from pushpull_conv.cores import usable_cores
-from pushpull_conv.errors import InputError
+from pushpull_conv.errors import InputError, require_seed
 from pushpull_conv.files import RECIPE_FILE, RESULTS_FILE
 
 if TYPE_CHECKING:
@@ -68,10 +68,7 @@ SuiteOption = Annotated[
 
 
 def _seed(value: int) -> int:
-    """Refuse what would give the same images as another seed."""
-    if not 0 <= value < 2**64:
-        raise InputError(f"--seed is {value}; allowed: 0 to {2**64 - 1}")
-    return value
+    return require_seed(value, "--seed")
 
 
 SeedOption = Annotated[int, typer.Option(metavar="N", help="Key of the corruptions' randomness.", callback=_seed)]

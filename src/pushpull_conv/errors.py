@@ -49,6 +49,20 @@ def require_name(kind: str, value: str, allowed: Iterable[Name]) -> Name:
     raise InputError(f"unknown {kind} {value!r}{hint} Allowed: {', '.join(names)}")
 
 
+def require_seed(seed: int, argument: str = "seed") -> int:
+    """Return ``seed`` if it is one of the corruptions': another would give the same images as one of these.
+
+    Example:
+        >>> require_seed(-1)
+        Traceback (most recent call last):
+            ...
+        pushpull_conv.errors.InputError: seed is -1; allowed: 0 to 18446744073709551615
+    """
+    if type(seed) is not int or not 0 <= seed < 2**64:
+        raise InputError(f"{argument} is {seed!r}; allowed: 0 to {2**64 - 1}")
+    return seed
+
+
 def require_module(module: str, extra: str) -> ModuleType:
     """Import an optional dependency, or say which extra of this package brings it.
 

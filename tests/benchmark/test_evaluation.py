@@ -139,6 +139,8 @@ def test_a_seed_that_gives_the_images_of_another_is_refused(source, seed):
     with pytest.raises(InputError, match=f"seed is {seed}; allowed: 0 to 18446744073709551615"):
         evaluate(Linear(), source, seed=seed, corruptions=[])
     assert evaluate(Linear(), source, seed=seed % 2**64, corruptions=[]).header.seed == seed % 2**64
+    with pytest.raises(InputError, match="seed is None; allowed: 0 to"):
+        evaluate(Linear(), source, seed=None, corruptions=[])
 
 
 def test_the_model_comes_back_as_it_was_after_an_error(darkened, source):

@@ -206,7 +206,6 @@ def test_a_long_label_leaves_room_for_the_curves(make_results):
     for labels in (("baseline", long), (long, "PP3")):
         results = [make_results(label, 0.1 + 0.06 * i) for i, label in enumerate(labels)]
         drawn = severity_figure(results, results[0], style.looks([r.model for r in results], labels[0]))
-        drawn.figure.draw_without_rendering()
         assert all(axes.get_position().width > 0.27 for axes in drawn.figure.axes)
         assert "resnet50-augm…epochs-lr0.01" in (text := style.svg_text(drawn))
         assert f"{long}, severity 5" in str(drawn.values)

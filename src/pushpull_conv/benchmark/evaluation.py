@@ -23,7 +23,7 @@ from pushpull_conv.benchmark.versions import Generated, Published, Versions
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, FrostTextures, corrupt, load_frost, require_severity
 from pushpull_conv.corruptions.spec import NAMES
 from pushpull_conv.data import Batch, ImageSource
-from pushpull_conv.errors import InputError, require_name
+from pushpull_conv.errors import InputError, require_name, require_seed
 from pushpull_conv.files import CELLS_FOLDER, RESULTS_FILE, cell_file
 
 TOP = 5
@@ -243,8 +243,7 @@ def generated(
     source: ImageSource, suite: Suite, *, seed: int, frost: str | os.PathLike[str] | FrostTextures, jpeg: bool
 ) -> Generated:
     """The versions that a suite makes of a source; the arguments are those of `evaluate`."""
-    if not 0 <= seed < 2**64:
-        raise InputError(f"seed is {seed}; allowed: 0 to {2**64 - 1}, as another gives the same images as one of these")
+    require_seed(seed)
     textures = frost if isinstance(frost, FrostTextures) else load_frost(frost)
     make = functools.partial(corrupt, seed=seed, profile=suite.profile, frost=textures)
     return Generated(source, make, seed, textures.identity, suite.quality(jpeg=jpeg))
