@@ -8,6 +8,7 @@ from colours import contrast
 from scipy.stats import binomtest
 
 from pushpull_conv.report import page, style
+from pushpull_conv.report.figures import severity_figure
 from pushpull_conv.report.intervals import wilson_interval
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -139,6 +140,15 @@ def test_figures_follow_the_colours_of_the_page(html):
     style = html[html.index("<style>") : html.index("</style>")]
     for token in page._TOKENS.values():
         assert style.count(f"--{token}:") == 2  # light and dark
+
+
+def test_a_label_that_looks_like_a_colour_is_shown_as_it_is(make_results):
+    label = style.SERIES[0]
+    results = [make_results("baseline"), make_results(label, 0.16)]
+    drawn = severity_figure(results, results[0], style.looks(["baseline", label], "baseline"))
+    drawing = page.inline_svg(drawn, style.svg_text(drawn))
+    assert f">{label}<" in drawing
+    assert f"<title>{label}, severity 5: " in drawing
 
 
 def test_the_page_says_how_the_images_were_made_and_the_model_computed(results):

@@ -137,10 +137,15 @@ def inline_svg(figure: Figure, drawing: str) -> Markup:
     }
     for size in ("width", "height"):
         root.attrib.pop(size)
-    text = ElementTree.tostring(root, encoding="unicode")
+    for element in root.iter():  # not the texts: a label may look like a colour
+        element.attrib.update({name: _in_page_colors(value) for name, value in element.attrib.items()})
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _in_page_colors(value: str) -> str:
     for color, token in _TOKENS.items():
-        text = text.replace(color, f"var(--{token})")
-    return Markup(text.replace(PAPER, "none"))  # clear, so that the shade of an edge with more behind it is seen
+        value = value.replace(color, f"var(--{token})")
+    return value.replace(PAPER, "none")  # clear, so that the shade of an edge with more behind it is seen
 
 
 def photo_uri(photo: Tensor) -> str:
