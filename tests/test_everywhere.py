@@ -1,6 +1,7 @@
 """The unit inside the rest of PyTorch. Compilation, export and DistributedDataParallel are in ``test_layers.py``."""
 
 import copy
+import functools
 import io
 import os
 import pickle
@@ -10,12 +11,22 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from timm.layers import Conv2dSame
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from pushpull_conv.comparison_layers import (
+    BlurPool2d,
+    BlurPoolConv2d,
+    BlurredConv2d,
+    SurroundSuppressedConv2d,
+    UpsampledPullConv2d,
+    VariedPushPullConv2d,
+)
 from pushpull_conv.layers import PushPullConv2d
+from pushpull_conv.models.timm_convs import TimmPushPullConv2d
 
 
 def network(**settings):
@@ -64,11 +75,24 @@ def test_onnx_with_dynamic_batch_and_size(settings):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("settings", [{}, {"groups": 3, "out_channels": 9, "avg_kernel_size": 0}])
-def test_the_onnx_exporter_that_was_the_default_before_pytorch_2_9(settings):
+@pytest.mark.parametrize(
+    "build",
+    [
+        functools.partial(PushPullConv2d, 3, 8, 3, padding=1),
+        functools.partial(PushPullConv2d, 3, 9, 3, padding=1, groups=3, avg_kernel_size=0),
+        lambda: TimmPushPullConv2d.from_conv2d(Conv2dSame(3, 8, 3, stride=2)),
+        functools.partial(BlurredConv2d, 3, 8, 3, padding=1, stride=2),
+        functools.partial(BlurPoolConv2d, 3, 8, 3, padding=1),
+        functools.partial(BlurPool2d, 3),
+        functools.partial(VariedPushPullConv2d, 3, 8, 3, padding=1, blur_kernel_size=3),
+        functools.partial(UpsampledPullConv2d, 3, 8, 3, padding=1),
+        functools.partial(SurroundSuppressedConv2d, 3, 8, 3, padding=1),
+    ],
+)
+def test_the_onnx_exporter_that_was_the_default_before_pytorch_2_9(build):
     onnxruntime = pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
-    unit = PushPullConv2d(**{"in_channels": 3, "out_channels": 8, "kernel_size": 3, "padding": 1} | settings).eval()
+    unit = build().eval()
     names = {"input_names": ["x"], "dynamic_axes": {"x": {0: "batch", 2: "height", 3: "width"}}}
     file = io.BytesIO()
     torch.onnx.export(unit, (torch.randn(2, 3, 16, 20),), file, dynamo=False, **names)
@@ -79,10 +103,11 @@ def test_the_onnx_exporter_that_was_the_default_before_pytorch_2_9(settings):
 
 @pytest.mark.filterwarnings("error", "ignore:.torch.jit.trace:FutureWarning")
 def test_a_trace_serves_other_sizes():
-    model = network().eval()
-    traced = torch.jit.trace(model, torch.randn(2, 3, 16, 16))
-    x = torch.randn(1, 3, 21, 17)
-    torch.testing.assert_close(traced(x), model(x))
+    for model in (network(), TimmPushPullConv2d.from_conv2d(Conv2dSame(3, 8, 3, stride=2))):
+        traced = torch.jit.trace(model.eval(), torch.randn(2, 3, 16, 16))
+        for shape in ((1, 3, 21, 17), (1, 3, 18, 22)):
+            x = torch.randn(shape)
+            torch.testing.assert_close(traced(x), model(x))
 
 
 def test_a_symbolic_trace_has_the_unit_as_one_node():

@@ -271,6 +271,10 @@ def test_a_strength_may_be_a_number_of_any_type():
         ({"alpha": float("-inf")}, "alpha is -inf"),
         ({"alpha": torch.rand(3)}, r"alpha has shape \[3\]; allowed: a number or \[4\]"),
         ({"alpha": torch.rand(4, 1)}, r"alpha has shape \[4, 1\]"),
+        ({"padding": "sme"}, "unknown padding 'sme'; did you mean 'same'"),
+        ({"padding": "sme", "padding_mode": "reflect"}, "unknown padding 'sme'; did you mean 'same'"),
+        ({"padding": "same", "stride": 2}, "padding is 'same' and stride 2; allowed: stride 1 with it"),
+        ({"padding": "same", "stride": (2, 1), "padding_mode": "circular"}, "padding is 'same' and stride"),
         ({"padding_mode": "mirror"}, "unknown padding_mode 'mirror'.*zeros, reflect, replicate, circular"),
     ],
 )

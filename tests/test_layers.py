@@ -7,9 +7,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from timm.layers import Conv2dSame
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import prune
 
+from pushpull_conv.comparison_layers import BlurredConv2d
 from pushpull_conv.errors import InputError
 from pushpull_conv.functional import push_pull_conv2d_reference
 from pushpull_conv.layers import PushPullConv2d
@@ -182,6 +185,22 @@ def test_repr_describes_the_unit():
         "PushPullConv2d(3, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), avg_kernel_size=5, alpha=0.5)"
     )
     assert "alpha=trainable" in repr(PushPullConv2d(3, 8, 3, trainable_alpha=True))
+
+
+@pytest.mark.parametrize(
+    ("conv", "message"),
+    [
+        (nn.Linear(3, 4), "conv is a Linear; allowed: a plain torch.nn.Conv2d"),
+        (PushPullConv2d(3, 4, 3, avg_kernel_size=5), "conv is a PushPullConv2d; allowed: a plain"),
+        (Conv2dSame(3, 4, 3, stride=2), "conv is a Conv2dSame; allowed: a plain"),
+        (nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), "conv is a ParametrizedConv2d; allowed: a plain"),
+        (prune.identity(nn.Conv2d(3, 4, 3), "weight"), "conv's weight is no parameter but made from others; remove"),
+    ],
+)
+@pytest.mark.parametrize("layer", [PushPullConv2d, BlurredConv2d])
+def test_a_convolution_that_may_compute_something_else_is_refused(layer, conv, message):
+    with pytest.raises(InputError, match=message):
+        layer.from_conv2d(conv)
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,8 @@ def push_pull_conv2d(
         ``[N, O, H', W']`` (or ``[O, H', W']``) of the shape, dtype and memory format that the convolution alone gives.
 
     Raises:
-        InputError: ``avg_kernel_size`` is even or negative, ``alpha`` is not finite or has another shape than ``[O]``,
-            or ``padding_mode`` is unknown.
+        InputError: ``avg_kernel_size`` is even or negative, ``alpha`` is a number that is not finite or has another
+            shape than ``[O]``, ``padding`` or ``padding_mode`` is unknown, or ``padding`` is "same" with a stride.
 
     Example:
         >>> x, weight = torch.rand(2, 3, 32, 32), torch.randn(8, 3, 3, 3)
@@ -73,7 +73,7 @@ def push_pull_conv2d(
     """
     check_avg_kernel_size(avg_kernel_size)
     strength = _per_filter(alpha, weight)
-    batch, padding = _pad(x.unsqueeze(0) if x.dim() == 3 else x, weight, padding, dilation, padding_mode)
+    batch, padding = _pad(x.unsqueeze(0) if x.dim() == 3 else x, weight, stride, padding, dilation, padding_mode)
     push = F.conv2d(batch, weight, None, stride, padding, dilation, groups)
     dtype = torch.promote_types(push.dtype, torch.float32)
     with autocast_off(x):
@@ -110,7 +110,7 @@ def push_pull_conv2d_reference(
     """
     check_avg_kernel_size(avg_kernel_size)
     strength = _per_filter(alpha, weight)
-    x, padding = _pad(x, weight, padding, dilation, padding_mode)
+    x, padding = _pad(x, weight, stride, padding, dilation, padding_mode)
     push = F.conv2d(x, weight, None, stride, padding, dilation, groups)
     pull = F.conv2d(x, pull_kernel(weight), None, stride, padding, dilation, groups)
     if avg_kernel_size > 1:
@@ -176,16 +176,25 @@ def _offset(weight: Tensor) -> Tensor:
 
 
 def _pad(
-    x: Tensor, weight: Tensor, padding: IntOrPair | str, dilation: IntOrPair, padding_mode: PaddingMode
+    x: Tensor,
+    weight: Tensor,
+    stride: IntOrPair,
+    padding: IntOrPair | str,
+    dilation: IntOrPair,
+    padding_mode: PaddingMode,
 ) -> tuple[Tensor, IntOrPair | str]:
     """Pad ``x`` if the convolution cannot do it itself; return it with the padding that is left to the convolution."""
+    if isinstance(padding, str):
+        require_name("padding", padding, ("same", "valid"))
+        if padding == "same" and _pair(stride) != (1, 1):
+            raise InputError(f"padding is 'same' and stride {stride}; allowed: stride 1 with it, or padding as numbers")
     if padding_mode == "zeros":
         return x, padding
     require_name("padding_mode", padding_mode, get_args(PaddingMode))
-    return F.pad(x, _borders(weight, padding, dilation), padding_mode), 0
+    return F.pad(x, borders_of(weight, padding, dilation), padding_mode), 0
 
 
-def _borders(weight: Tensor, padding: IntOrPair | str, dilation: IntOrPair) -> list[int]:
+def borders_of(weight: Tensor, padding: IntOrPair | str, dilation: IntOrPair) -> list[int]:
     """Return the padding of the left, right, upper and lower border."""
     if padding == "same":
         height, width = (d * (side - 1) for d, side in zip(_pair(dilation), weight.shape[2:], strict=True))
@@ -212,7 +221,7 @@ def window_sum(
     Additions of slices, not a convolution, which on a GPU would round its input to ten bits unless told otherwise.
     """
     height, width = weight.shape[2:]
-    total = F.pad(x.unflatten(1, (groups, -1)).sum(2, dtype=dtype), _borders(weight, padding, dilation))
+    total = F.pad(x.unflatten(1, (groups, -1)).sum(2, dtype=dtype), borders_of(weight, padding, dilation))
     (down, right), (row_gap, column_gap) = _pair(stride), _pair(dilation)
     total = functools.reduce(torch.add, (total[:, :, tap] for tap in _taps(height, down, row_gap)))
     return functools.reduce(torch.add, (total[:, :, :, tap] for tap in _taps(width, right, column_gap)))

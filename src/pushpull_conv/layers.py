@@ -1,6 +1,6 @@
 """`PushPullConv2d`, the push-pull unit as a drop-in `torch.nn.Conv2d`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -18,10 +18,21 @@ _GEOMETRY = (
 _IntOrPair = int | tuple[int, int]
 
 
-def geometry_of(conv: nn.Conv2d) -> dict[str, Any]:
-    """Return the arguments of `torch.nn.Conv2d` that say what ``conv`` computes with its parameters."""
-    if not isinstance(conv, nn.Conv2d):
-        raise InputError(f"conv is a {type(conv).__name__}; allowed: a torch.nn.Conv2d")
+def is_plain_conv(module: nn.Module) -> bool:
+    """Tell whether ``module`` is a `torch.nn.Conv2d`, and no other kind, which may compute something else."""
+    return type(module) is nn.Conv2d
+
+
+def geometry_of(conv: nn.Conv2d, accepts: Callable[[nn.Module], bool] = is_plain_conv) -> dict[str, Any]:
+    """Return the arguments of `torch.nn.Conv2d` that say what ``conv`` computes with its parameters.
+
+    Raises:
+        InputError: It may compute something else, or with a weight that is no parameter of its own.
+    """
+    if not accepts(conv):
+        raise InputError(f"conv is a {type(conv).__name__}; allowed: a plain torch.nn.Conv2d")
+    if not isinstance(conv.weight, nn.Parameter):
+        raise InputError("conv's weight is no parameter but made from others; remove its pruning or norm first")
     return {name: getattr(conv, name) for name in _GEOMETRY}
 
 
@@ -64,6 +75,9 @@ class PushPullConv2d(nn.Conv2d):
 
     alpha: Tensor
 
+    accepts = staticmethod(is_plain_conv)
+    """Tells what convolutions `from_conv2d` takes."""
+
     def __init__(
         self,
         in_channels: int,
@@ -104,13 +118,16 @@ class PushPullConv2d(nn.Conv2d):
 
         ``weight`` and ``bias`` are the very parameters of ``conv``, so an optimizer that holds them goes on working.
 
+        Raises:
+            InputError: ``conv`` is no plain `torch.nn.Conv2d` and may compute something else.
+
         Example:
             >>> conv = nn.Conv2d(3, 8, 3, padding="same")
             >>> PushPullConv2d.from_conv2d(conv, avg_kernel_size=5).weight is conv.weight
             True
         """
         unit = cls(
-            **geometry_of(conv),
+            **geometry_of(conv, cls.accepts),
             bias=conv.bias is not None,
             avg_kernel_size=avg_kernel_size,
             alpha=alpha,

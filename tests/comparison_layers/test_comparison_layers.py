@@ -320,6 +320,17 @@ def test_at_scale_1_push_and_pull_are_the_two_halves_of_the_convolution(geometry
     torch.testing.assert_close(UpsampledPullConv2d.from_conv2d(conv, alpha=-1.0, scale=1)(x), conv(x).abs())
 
 
+@pytest.mark.parametrize(("kind", "settings"), CONVOLUTIONS)
+def test_padding_may_be_changed_as_that_of_a_convolution(kind, settings):
+    """As is done to dilate a trained backbone."""
+    settings = settings | ({"blur_stride": 1} if kind is BlurPoolConv2d else {})
+    layer, built = kind(3, 4, 3, padding=1, **settings), kind(3, 4, 3, padding=2, dilation=2, **settings)
+    layer.dilation = layer.padding = (2, 2)
+    built.load_state_dict(layer.state_dict())
+    x = torch.randn(1, 3, 16, 16)
+    assert torch.equal(layer(x), built(x))
+
+
 @pytest.mark.parametrize("padding", [1, "same"])
 @pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "replicate", "circular"])
 def test_the_enlarged_pull_kernel_keeps_its_middle(padding, padding_mode):

@@ -39,6 +39,7 @@ def test_a_round_trip_gives_the_same_logits(tmp_path, settings):
     assert torch.equal(again(images), model(images))
     assert again.spec == model.spec
     assert not again.training
+    assert HubClassifier.from_pretrained(tmp_path, map_location="meta").network.conv1.weight.is_meta
     again.save_pretrained(tmp_path / "again")
     assert (tmp_path / "again" / "config.json").read_bytes() == (tmp_path / "config.json").read_bytes()
 

@@ -89,6 +89,9 @@ def test_what_cannot_be_built_is_said():
         timm.create_model("resnet18_pp3", pretrained=True)
     with pytest.raises(InputError, match="did you mean 'resnet50'"):
         register_pushpull("resnet_50")
+    with pytest.raises(InputError, match=r"'resnet18\.a1_in1k'.*did you mean 'resnet18'"):
+        register_pushpull("resnet18.a1_in1k")
+    assert not timm.list_models("resnet18.a1_in1k_pp*")
 
 
 def test_any_other_architecture_can_be_registered():

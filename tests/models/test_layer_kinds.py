@@ -70,6 +70,23 @@ def test_blurpool_in_a_resnet_is_zhangs_order_of_operations():
     torch.testing.assert_close(network.layer2[0](x), (inner + shortcut).relu(), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("pool", [nn.Identity(), nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(4, 4)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_blurpool_follows_a_stem_of_other_strides(pool, stride):
+    torch.manual_seed(0)
+    network = create_model("resnet18", num_classes=3).eval()
+    network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, stride, 1, bias=False), pool
+    x = torch.randn(1, 3, 48, 48)
+    response = dense(network.conv1, x).relu()
+    if stride == 2:
+        response = blurred(response)
+    if isinstance(pool, nn.MaxPool2d):
+        response = F.max_pool2d(response, pool.kernel_size, 1, pool.padding)
+        response = response if pool.stride == 1 else BlurPool2d(3, pool.stride)(response)
+    apply_layer_(network, {"kind": "blurpool"})
+    torch.testing.assert_close(network.maxpool(network.conv1(x).relu()), response)
+
+
 def test_blurpool_in_a_cifar_resnet_changes_blocks_and_shortcuts_and_not_the_stem():
     torch.manual_seed(0)
     plain = create_model("resnet20", num_classes=3).eval()
@@ -126,6 +143,21 @@ def test_a_network_that_is_refused_is_left_as_it_was(layer, message):
     before = repr(network)
     with pytest.raises(InputError, match=message):
         apply_layer_(network, layer)
+    assert repr(network) == before
+
+
+@pytest.mark.parametrize("layer", [{"kind": kind} for kind in LAYER_KINDS if kind != "blurpool"])
+def test_a_convolution_alone_is_no_network(layer):
+    with pytest.raises(InputError, match="network is itself a Conv2d, in whose place nothing can be put; build"):
+        apply_layer_(nn.Conv2d(3, 4, 3), layer)
+
+
+def test_a_stem_that_subsamples_and_has_no_place_for_the_blur_is_refused():
+    network = create_model("resnet20", num_classes=3)
+    network.conv1.stride = (2, 2)
+    before = repr(network)
+    with pytest.raises(InputError, match=r"needs a CifarResNet whose first convolution has stride 1, not \(2, 2\)"):
+        apply_layer_(network, {"kind": "blurpool"})
     assert repr(network) == before
 
 

@@ -296,6 +296,14 @@ def distributed():
 shared = nn.Conv2d(3, 3, 3)
 
 
+def test_timms_name_of_a_stem_that_was_built_otherwise_leads_to_its_first_convolution():
+    network = timm.create_model("resnet18", stem_type="deep", stem_width=8, num_classes=2)
+    assert swap_first_conv_(network)[1].name == "conv1.0"
+    network.pretrained_cfg = {"first_conv": "layer1"}
+    with pytest.raises(InputError, match="none of 3 or 1 input channels"):
+        swap_first_conv_(network)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [

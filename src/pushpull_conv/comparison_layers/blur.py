@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pushpull_conv.comparison_layers.replacement import ReplacementConv2d, register_filter
 from pushpull_conv.errors import InputError
+from pushpull_conv.functional import borders_of
 
 torch.fx.wrap("blur")  # one node of a symbolic trace, as a convolution is
 
@@ -144,7 +145,7 @@ class BlurredConv2d(_BinomialConv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Map ``[N, C, H, W]`` to the blurred response, of the shape that the plain convolution gives."""
         stride = self.stride[0]
-        if stride > 1 and self.kernel_size == (1, 1) and not any(self._reversed_padding_repeated_twice):
+        if stride > 1 and self.kernel_size == (1, 1) and not any(borders_of(self.weight, self.padding, self.dilation)):
             # Both orders give the same where each pixel is convolved by itself; fewer are left after the blur.
             return F.conv2d(blur(input, self.filter, stride), self.weight, self.bias, groups=self.groups)
         response = F.conv2d(self._padded(input), self.weight, self.bias, 1, 0, self.dilation, self.groups)
@@ -178,7 +179,7 @@ def fill_binomial(filter: Tensor) -> None:
 
 def blur(x: Tensor, filter: Tensor, stride: int) -> Tensor:
     """Filter each channel with reflected borders and keep every ``stride``-th pixel."""
-    side, channels = filter.shape[-1], x.shape[-3]
+    side, channels = filter.shape[-1], int(x.shape[-3])  # PyTorch's older ONNX exporter wants a number
     before, after = (side - 1) // 2, side // 2
     if min(x.shape[-2:]) <= after:
         raise InputError(

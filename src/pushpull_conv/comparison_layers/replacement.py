@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushpull_conv.functional import borders_of
 from pushpull_conv.layers import geometry_of
 
 
@@ -30,6 +31,9 @@ class ReplacementConv2d(nn.Conv2d):
             conv: Its ``weight`` and ``bias`` become those of the layer, so an optimizer that holds them goes on
                 working.
             **settings: The layer's own arguments, and any of `torch.nn.Conv2d` that is to differ from ``conv``.
+
+        Raises:
+            InputError: ``conv`` is no plain `torch.nn.Conv2d` and may compute something else, or a setting is wrong.
 
         Example:
             >>> from pushpull_conv.comparison_layers import BlurredConv2d
@@ -62,7 +66,7 @@ class ReplacementConv2d(nn.Conv2d):
 
     def _padded(self, x: Tensor, more: tuple[int, int] = (0, 0)) -> Tensor:
         """Pad as the convolution says, and by ``more`` rows above and below and columns left and right."""
-        left, right, top, bottom = self._reversed_padding_repeated_twice
+        left, right, top, bottom = borders_of(self.weight, self.padding, self.dilation)
         rows, columns = more
         borders = [left + columns, right + columns, top + rows, bottom + rows]
         return F.pad(x, borders, "constant" if self.padding_mode == "zeros" else self.padding_mode)

@@ -6,6 +6,7 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
 
 from pushpull_conv.errors import InputError
@@ -92,11 +93,12 @@ class HubClassifier(Classifier, PyTorchModelHubMixin, library_name="pushpull-con
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **settings: Any) -> "HubClassifier":
-        """Load a saved model, in evaluation mode on the CPU.
+        """Load a saved model, in evaluation mode, on the CPU unless ``map_location`` says otherwise.
 
         Args:
             pretrained_model_name_or_path: A folder that ``save_pretrained`` wrote, or a repository of the hub.
-            **settings: As in `huggingface_hub.PyTorchModelHubMixin.from_pretrained`.
+            **settings: As in `huggingface_hub.PyTorchModelHubMixin.from_pretrained`, but all weights must fit: there is
+                no ``strict``.
         """
         try:
             return super().from_pretrained(pretrained_model_name_or_path, **settings)
@@ -136,6 +138,7 @@ class HubClassifier(Classifier, PyTorchModelHubMixin, library_name="pushpull-con
         force_download: bool,
         local_files_only: bool,
         token: str | bool | None,
+        map_location: str | torch.device = "cpu",
         **settings: Any,
     ) -> "HubClassifier":
         for name in ("proxies", "resume_download"):  # which huggingface-hub hands over before 1.0
@@ -145,7 +148,9 @@ class HubClassifier(Classifier, PyTorchModelHubMixin, library_name="pushpull-con
         try:
             model = cls(**settings)
         except TypeError as error:  # names that are missing or unknown
-            raise InputError(f"config.json of '{model_id}' does not fit a pushpull-conv model ({error})") from error
+            raise InputError(
+                f"config.json of '{model_id}', with the settings given, does not fit a pushpull-conv model ({error})"
+            ) from error
         if Path(model_id).is_dir():
             file = Path(model_id, MODEL_FILE)
         else:
@@ -160,4 +165,4 @@ class HubClassifier(Classifier, PyTorchModelHubMixin, library_name="pushpull-con
             )
             file = Path(downloaded)
         load_weights_(model, file)
-        return model.eval()
+        return model.eval().to(map_location)

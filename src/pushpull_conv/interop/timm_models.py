@@ -60,7 +60,7 @@ def register_pushpull(architecture: str) -> list[str]:
     one's own, from a folder or repository that timm stored (``"local-dir:FOLDER"``, ``"hf-hub:NAME"``).
 
     Args:
-        architecture: A name in `timm.list_models`.
+        architecture: A name in `timm.list_models`, without the tag of pretrained weights.
 
     Returns:
         The names of the variants.
@@ -75,7 +75,7 @@ def register_pushpull(architecture: str) -> list[str]:
         >>> timm.create_model("resnet26_pp5", in_chans=1).conv1.avg_kernel_size
         5
     """
-    if not timm.is_model(architecture):
+    if not timm.is_model(architecture) or "." in architecture:
         raise unknown_model("timm", architecture, timm.list_models())
     return [_register(architecture, size) for size in AVG_KERNEL_SIZES]
 

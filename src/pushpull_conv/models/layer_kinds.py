@@ -18,6 +18,7 @@ from pushpull_conv.comparison_layers import (
     UpsampledPullConv2d,
     VariedPushPullConv2d,
 )
+from pushpull_conv.comparison_layers.blur import require_square_stride
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.models.cifar_resnet import CifarResNet, Subsample
 from pushpull_conv.models.surgery import find_first_conv, replace_module_, replaceable_conv
@@ -185,12 +186,31 @@ def _subsamplings(network: nn.Module) -> Iterator[tuple[nn.Conv2d, str]]:
 
 
 def _blurpool_stem(network: Any, side: int) -> None:
+    """Blur where the stem subsamples: after the activation of its convolution, and after its max-pool."""
     pool = getattr(network, "maxpool", None)
-    if not isinstance(pool, nn.MaxPool2d):
+    strided = network.conv1.stride != (1, 1)
+    if pool is None:
+        if strided:
+            raise InputError(
+                f"layer 'blurpool' needs a {type(network).__name__} whose first convolution has stride 1, not "
+                f"{network.conv1.stride}; choose such a model, or kind 'blurred-conv'"
+            )
         return
-    dense = nn.MaxPool2d(pool.kernel_size, stride=1, padding=pool.padding, dilation=pool.dilation)
-    network.maxpool = nn.Sequential(BlurPool2d(side), dense, BlurPool2d(side))
+    steps: list[nn.Module] = [BlurPool2d(side, _only_stride(network.conv1))] if strided else []
+    if isinstance(pool, nn.MaxPool2d) and (stride := _only_stride(pool)) > 1:
+        dense = nn.MaxPool2d(pool.kernel_size, stride=1, padding=pool.padding, dilation=pool.dilation)
+        steps += [dense, BlurPool2d(side, stride)]
+    elif not isinstance(pool, nn.Identity):
+        steps.append(pool)
+    network.maxpool = nn.Sequential(*steps)
     network.conv1.stride = (1, 1)
+
+
+def _only_stride(module: Any) -> int:
+    """The stride of a layer that has the same along both axes."""
+    stride = module.stride if isinstance(module.stride, tuple) else (module.stride, module.stride)
+    require_square_stride(stride)
+    return int(stride[0])
 
 
 def _blur_shortcuts(network: nn.Module, side: int) -> None:
@@ -206,6 +226,11 @@ def _is_torchvision_resnet(network: nn.Module) -> bool:
 
 def _first_conv(network: nn.Module) -> tuple[str, nn.Conv2d]:
     name = find_first_conv(network)
+    if not name:
+        raise InputError(
+            f"network is itself a {type(network).__name__}, in whose place nothing can be put; build the layer with "
+            "its from_conv2d"
+        )
     return name, replaceable_conv(network, name)
 
 

@@ -185,7 +185,11 @@ def _named_stem(model: nn.Module, names: tuple[str, ...]) -> str:
             f"model {type(model).__name__} names '{names[0]}' as its first convolution and has no such module; "
             "set pretrained_cfg['first_conv'] to the right name"
         )
-    return places[_flat(names[0])]
+    place = places[_flat(names[0])]
+    stem = model.get_submodule(place)
+    if isinstance(stem, nn.Sequential):  # of another stem than the one that timm's weights have
+        return f"{place}.{find_first_conv(stem)}"
+    return place
 
 
 def _flat(name: str) -> str:

@@ -3,7 +3,6 @@
 timm itself is not imported: its classes are recognised by their module and name.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 
 from pushpull_conv.layers import PushPullConv2d
 
+torch.fx.wrap("pad_same")  # one node of a symbolic trace: it asks for the image's size
+
 _KINDS = {
     "timm.layers.conv2d_same.Conv2dSame",
     "timm.layers.std_conv.ScaledStdConv2d",
@@ -19,6 +20,8 @@ _KINDS = {
     "timm.layers.std_conv.StdConv2d",
     "timm.layers.std_conv.StdConv2dSame",
 }
+
+_Pair = tuple[int, ...]
 
 
 def is_timm_conv(module: nn.Module) -> bool:
@@ -49,6 +52,8 @@ class TimmPushPullConv2d(PushPullConv2d):
     epsilon: float | None
     scale: float
 
+    accepts = staticmethod(is_timm_conv)
+
     @classmethod
     def from_conv2d(cls, conv: nn.Conv2d, **settings: Any) -> "TimmPushPullConv2d":
         """Build the unit around the parameters of a timm convolution; the settings are those of `PushPullConv2d`."""
@@ -61,7 +66,9 @@ class TimmPushPullConv2d(PushPullConv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``[N, C, H, W]`` to the response that `push_pull_conv2d` defines over the prepared input and weights."""
-        return super().forward(self._padded(input) if self.pads_same else input)
+        if self.pads_same:
+            input = pad_same(input, self.kernel_size, self.stride, self.dilation)
+        return super().forward(input)
 
     def push_kernel(self) -> Tensor:
         """Return the kernels of the convolution, standardised and scaled as timm does."""
@@ -71,10 +78,14 @@ class TimmPushPullConv2d(PushPullConv2d):
         weight = (self.weight - mean) * torch.rsqrt(variance + self.epsilon)
         return weight if self.gain is None else weight * (self.gain * self.scale)
 
-    def _padded(self, input: Tensor) -> Tensor:
-        borders: list[int] = []
-        for axis in (1, 0):  # F.pad takes the last dimension first
-            size, reach = input.shape[axis - 2], self.dilation[axis] * (self.kernel_size[axis] - 1)
-            total = max((math.ceil(size / self.stride[axis]) - 1) * self.stride[axis] + reach + 1 - size, 0)
-            borders += [total // 2, total - total // 2]
-        return F.pad(input, borders)
+
+def pad_same(x: Tensor, kernel_size: _Pair, stride: _Pair, dilation: _Pair) -> Tensor:
+    """Pad with zeros so that a convolution gives ``ceil(H / stride)`` rows and so many columns."""
+    borders: list[int] = []
+    for axis in (1, 0):  # F.pad takes the last dimension first
+        size = x.shape[axis - 2]
+        rows = (size + stride[axis] - 1) // stride[axis]  # of no negative number, which ONNX would round up
+        missing = (rows - 1) * stride[axis] + dilation[axis] * (kernel_size[axis] - 1) + 1 - size
+        total = missing.clamp(min=0) if isinstance(missing, Tensor) else max(missing, 0)  # torch.jit.trace: a tensor
+        borders += [total // 2, total - total // 2]
+    return F.pad(x, borders)
