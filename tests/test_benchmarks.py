@@ -1,5 +1,6 @@
 """The scripts that measure speed run, each at its smallest; what they measure is no test's."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -23,6 +24,13 @@ def test_corruptions_beside_their_peer():
     assert " cores" in table
     assert row.count(" x |") == 2  # the ratio and the memory
     assert "fails" not in row
+
+
+def test_a_corruption_is_timed_on_the_device(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    severities = []
+    assert importlib.import_module("corruptions").on_gpu(severities.append, 2) > 0
+    assert severities == [1, 2, 3, 4, 5] * 3
 
 
 def test_augmentations_at_both_sizes():

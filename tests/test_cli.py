@@ -20,7 +20,7 @@ import torch
 import yaml
 from PIL import Image
 
-from pushpull_conv import Results, comparison, create_model
+from pushpull_conv import Results, create_model, drawing
 from pushpull_conv.augment import AUGMENTATIONS
 from pushpull_conv.models import ModelSpec, save_checkpoint
 from pushpull_conv.training.recipe import load_recipe, shipped_recipes
@@ -276,6 +276,13 @@ def test_what_was_nearly_right_is_told_how_to_be_right(pushpull, tmp_path, monke
     Path("data/val/ant").mkdir(parents=True)
     inside = ["evaluate", "resnet20", "--data-set", "folder", "--data", "data/val", "--out", "out"]
     refused(pushpull(*inside), "data/val' has no test images", "give the folder that holds it, 'data'")
+    inside = ["evaluate", "resnet20", "--data-set", "folder", "--data", "data", "--out", "data/val/out"]
+    refused(pushpull(*inside), "'data/val/out' lies among the images of 'data'; choose a folder outside of it")
+    inside = ["train", "quickstart", "--data", "data", "--out", "data/val/out"]
+    refused(pushpull(*inside), "'data/val/out' lies among the images of 'data'; choose a folder outside of it")
+    for words in (["--seed", 1], ["--frost", "procedural"], ["--no-jpeg"]):
+        told = f"{words[0].replace('no-', '')} does not go with --published, whose images are made already; leave it"
+        refused(pushpull("evaluate", "resnet20", *write, "--published", "set", *words), told)
     for seed in (99999999999999999999, -1):
         told = f"--seed is {seed}; allowed: 0 to 18446744073709551615"
         refused(pushpull("evaluate", "resnet20", *write, "--seed", seed), told)
@@ -538,9 +545,9 @@ def test_where_a_figure_cannot_be_written_none_is_drawn(pushpull, model_file, ph
     def draw(*_, **__):
         raise AssertionError("the work has begun")
 
-    monkeypatch.setattr("pushpull_conv.comparison.load_frost", draw)
-    monkeypatch.setattr("pushpull_conv.comparison.draws", draw)
-    monkeypatch.setattr("pushpull_conv.comparison.write_explanation", draw)
+    monkeypatch.setattr("pushpull_conv.drawing.load_frost", draw)
+    monkeypatch.setattr("pushpull_conv.drawing.draws", draw)
+    monkeypatch.setattr("pushpull_conv.drawing.write_explanation", draw)
     call = ["explain", model_file, photo, "--out"] if command == "explain" else [command, photo, "--out"]
     (tmp_path / "folder.png").mkdir()
     refused(pushpull(*call, tmp_path / "a.gif"), "a.gif", ".png")
@@ -579,13 +586,13 @@ def test_explain_draws_a_unit(pushpull, model_file, photo, tmp_path, ending):
 )
 @pytest.mark.filterwarnings("error")
 def test_explain_keeps_proportions_and_enlarges_nothing(pushpull, model_file, tmp_path, monkeypatch, size, seen):
-    pictures, write = [], comparison.write_explanation
+    pictures, write = [], drawing.write_explanation
 
     def written(out, unit, picture, *rest, **options):
         pictures.append(picture)
         return write(out, unit, picture, *rest, **options)
 
-    monkeypatch.setattr(comparison, "write_explanation", written)
+    monkeypatch.setattr(drawing, "write_explanation", written)
     Image.new("RGB", size, (90, 120, 30)).save(tmp_path / "photo.png")
     assert pushpull("explain", model_file, tmp_path / "photo.png", "--out", tmp_path / "explained.png")[0] == 0
     assert pictures[0].shape == (3, *reversed(seen))

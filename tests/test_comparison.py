@@ -122,6 +122,19 @@ def test_kept_epochs_are_drawn_where_the_log_tells_the_last_ones_number(compared
     assert list(compared(baseline)["epochs"]["baseline"]) == [2, 3]
 
 
+def test_results_may_be_named_by_their_file(compared):
+    run = RESULTS / "cifar10-resnet20"
+    folders = [run / "baseline", run / "PP3"]
+    by_file, by_folder = compared(*(folder / "results.json" for folder in folders)), compared(*folders)
+    assert [by_file[name] for name in ("title", "provenance")] == [by_folder[name] for name in ("title", "provenance")]
+
+
+def test_a_report_is_not_written_into_a_file(tmp_path):
+    (tmp_path / "report").touch()
+    with pytest.raises(InputError, match="report' is a file; choose another folder"):
+        comparison.compare([RESULTS / "cifar10-resnet20"], "baseline", tmp_path / "report", console=Console(quiet=True))
+
+
 def test_two_results_of_one_label_are_refused(compared):
     with pytest.raises(InputError, match=r"two results are labelled 'PP3'; leave one out, or .* --label"):
         compared(RESULTS / "cifar10-resnet20", RESULTS / "cifar10-resnet20-augmented")

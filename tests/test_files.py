@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pushpull_conv import InputError
-from pushpull_conv.files import alone, atomic_write, cell_file, in_use, is_in_use
+from pushpull_conv.files import alone, atomic_write, cell_file, csv_rows, in_use, is_in_use, kept_epochs
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
@@ -54,6 +54,17 @@ def test_other_errors_stay_what_they_are(tmp_path):
 
 def test_the_clean_images_have_a_file_of_their_own():
     assert len({cell_file("clean", 0), *(cell_file("fog", severity) for severity in range(1, 6))}) == 6
+
+
+def test_kept_epochs_come_in_the_order_of_their_numbers(tmp_path):
+    for name in ("1000", "005", "999", "010", "notes"):
+        (tmp_path / "epochs" / name).mkdir(parents=True)
+    assert [path.name for path in kept_epochs(tmp_path)] == ["005", "010", "999", "1000"]
+
+
+def test_rows_are_counted_and_not_lines(tmp_path):
+    (tmp_path / "a.csv").write_text('image,reason\n"a\nb.png",truncated\nc.png,empty\n')
+    assert [row["image"] for row in csv_rows(tmp_path / "a.csv")] == ["a\nb.png", "c.png"]
 
 
 def test_a_lock_that_was_removed_meanwhile_is_not_held(tmp_path, monkeypatch):

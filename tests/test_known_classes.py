@@ -8,10 +8,10 @@ from PIL import Image
 from timm.models import _builder
 
 from pushpull_conv import Results, evaluate
+from pushpull_conv.classifiers import open_classifier
 from pushpull_conv.data import ImageSet, open_images
 from pushpull_conv.data.sets import CIFAR10, IMAGENET
 from pushpull_conv.errors import InputError
-from pushpull_conv.experiment import open_classifier
 from pushpull_conv.models import ModelSpec, load_pretrained, pretrained_synsets, save_checkpoint
 from pushpull_conv.provenance import read_provenance
 

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from pushpull_conv import evaluate
 from pushpull_conv.errors import InputError
 from pushpull_conv.experiment import Experiment
-from pushpull_conv.files import MODEL_FILE, RECIPE_FILE, in_use
+from pushpull_conv.files import MODEL_FILE, RECIPE_FILE, RESULTS_FILE, in_use
 from pushpull_conv.planning import plan
+from pushpull_conv.training.fit import build
 from pushpull_conv.training.module import ClassifierTraining
 from pushpull_conv.training.recipe import load_recipe
 
@@ -66,6 +68,19 @@ def test_what_is_done_takes_no_time(tmp_path):
     (one,) = plan(Experiment(recipe, tmp_path, data_root=None, console=Console(quiet=True)))
     assert one.training_seconds == 0
     assert one.benchmark_seconds > 0
+
+
+def test_results_of_a_part_are_still_to_be_counted(tmp_path):
+    """As `pushpull evaluate --corruption fog` leaves in a run's folder."""
+    recipe = load_recipe("quickstart", ["variants=[baseline]", "model.name=timm:test_resnet"])
+    experiment = Experiment(recipe, tmp_path, data_root=None, console=Console(quiet=True))
+    (tmp_path / "baseline").mkdir()
+    images = experiment.images("test")
+    classifier, _ = build(recipe, recipe.variant("baseline"), experiment.images("train"))
+    settings = {"seed": recipe.seed, "severities": [1], "store": tmp_path / "baseline"}
+    evaluate(classifier, images[:20], corruptions=["fog"], **settings).save(tmp_path / "baseline" / RESULTS_FILE)
+    assert not experiment.is_benchmarked(tmp_path / "baseline")
+    assert plan(experiment)[0].benchmark_seconds > 0
 
 
 def test_the_command_prints_the_plan_and_does_nothing(pushpull, tmp_path, monkeypatch):

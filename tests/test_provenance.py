@@ -31,9 +31,10 @@ def test_a_step_that_found_all_done_leaves_its_record(tmp_path, monkeypatch):
 
 def test_a_damaged_record_is_named(tmp_path):
     assert read_provenance(tmp_path) == {}
-    (tmp_path / PROVENANCE_FILE).write_text('{"training": ')
-    with pytest.raises(InputError, match=r"provenance\.json' is damaged"):
-        read_provenance(tmp_path)
+    for damaged in ('{"training": ', "[]", '{"training": 1}'):
+        (tmp_path / PROVENANCE_FILE).write_text(damaged)
+        with pytest.raises(InputError, match=r"provenance\.json' is damaged"):
+            read_provenance(tmp_path)
 
 
 def test_the_commit_is_that_of_this_package_alone(tmp_path, monkeypatch):

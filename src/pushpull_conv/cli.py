@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from pushpull_conv._version import __version__
 from pushpull_conv.cores import usable_cores
@@ -67,8 +68,8 @@ SuiteOption = Annotated[
 ]
 
 
-def _seed(value: int) -> int:
-    return require_seed(value, "--seed")
+def _seed(value: int | None) -> int | None:
+    return None if value is None else require_seed(value, "--seed")
 
 
 SeedOption = Annotated[int, typer.Option(metavar="N", help="Key of the corruptions' randomness.", callback=_seed)]
@@ -111,7 +112,7 @@ def _interrupted(stop: BaseException | None) -> bool:
 def _refuse(reason: str) -> NoReturn:
     if os.environ.get("RANK", "0") != "0":
         time.sleep(10)  # the first of several processes most likely has the same to say, and ends this one
-    _console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(reason)}", highlight=False)
+    _console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(reason)}", highlight=False)
     if "RANK" in os.environ:
         from pushpull_conv.ranks import leave
 
@@ -145,9 +146,9 @@ def run(
 
     Example: **pushpull run cifar10-resnet20 --data cifar10 --set training.epochs=30**
     """
-    from pushpull_conv.ranks import require_devices
-
     if dry_run:
+        from pushpull_conv.ranks import require_devices
+
         require_devices(devices)
         _print_plan(recipe, data, out, settings)
         return
@@ -330,8 +331,7 @@ def status(
         for line in lines:
             _say(console, line)
     for unknown in dict.fromkeys(filter(None, refusals)):
-        said = f"what is queued, runs or has failed is not known: {unknown}"
-        _say(console, said)
+        _say(console, f"what is queued, runs or has failed is not known: {unknown}")
     console.print(cluster_status.LEGEND, highlight=False)
 
 
@@ -367,11 +367,21 @@ def evaluate(
         ),
     ] = None,
     suite: SuiteOption = None,
-    seed: SeedOption = 1234,
-    frost: FrostOption = "procedural",
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Key of the corruptions' randomness.  [default: 1234]", callback=_seed),
+    ] = None,
+    frost: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Frost textures: procedural, reference (extra) or a folder of photographs.  [default: procedural]",
+        ),
+    ] = None,
     jpeg: Annotated[
-        bool, typer.Option("--jpeg/--no-jpeg", help="Store corrupted images as JPEG where the suite does.")
-    ] = True,
+        bool | None,
+        typer.Option("--jpeg/--no-jpeg", help="Store corrupted images as JPEG where the suite does.  [default: jpeg]"),
+    ] = None,
     greyscale: Annotated[
         bool, typer.Option("--greyscale", help="Turn the images to luminance, for a model that was trained so.")
     ] = False,
@@ -401,10 +411,15 @@ def evaluate(
     Example: **pushpull evaluate timm:resnet50 --weights pretrained --data-set imagenet --data imagenet --published
     ImageNet-C --out results/published**
     """
-    from pushpull_conv.data import open_images
-    from pushpull_conv.experiment import benchmark, open_classifier
+    from pushpull_conv.classifiers import open_classifier
+    from pushpull_conv.data import open_images, require_outside
+    from pushpull_conv.experiment import benchmark
     from pushpull_conv.report.tables import error_table
 
+    made = {"--seed": seed, "--frost": frost, "--jpeg": jpeg}
+    if published is not None and (misplaced := [name for name, value in made.items() if value is not None]):
+        raise InputError(f"{misplaced[0]} does not go with --published, whose images are made already; leave it out")
+    require_outside(out, data)
     console = _console()
     images = open_images(data_set, "test", root=data, greyscale=greyscale)
     results = benchmark(
@@ -413,9 +428,9 @@ def evaluate(
         out,
         label=label or out.resolve().name,
         suite=suite,
-        seed=seed,
-        frost=frost,
-        jpeg=jpeg,
+        seed=1234 if seed is None else seed,
+        frost=frost or "procedural",
+        jpeg=jpeg is not False,
         published=published,
         batch_size=batch_size,
         autocast=autocast,
@@ -527,7 +542,7 @@ def corrupt(
     if misplaced:
         raise InputError(f"{misplaced[0]} does not go with {'--data-set' if data_set else 'a picture'}; leave it out")
     if photo is not None:
-        from pushpull_conv.comparison import preview
+        from pushpull_conv.drawing import preview
 
         preview(photo, out, profile=profile or "imagenet", seed=seed, frost=frost)
         _say(console, f"figure: {out}")
@@ -566,7 +581,7 @@ def augment(
 
     Example: **pushpull augment photo.jpg --out augmentations.png**
     """
-    from pushpull_conv.comparison import augment as draw
+    from pushpull_conv.drawing import augment as draw
 
     draw(photo, out, profile=profile, seed=seed)
     _say(_console(), f"figure: {out}")
@@ -590,7 +605,7 @@ def explain(
 
     Example: **pushpull explain cifar10-resnet20-pp3 photo.jpg --out explained.png**
     """
-    from pushpull_conv.comparison import explain as draw
+    from pushpull_conv.drawing import explain as draw
 
     draw(model, photo, out, filters=filters)
     _say(_console(), f"figure: {out}")
@@ -618,7 +633,7 @@ def check_data(
     console = _console(soft_wrap=True, highlight=False)
     problems = check(folder, data_set, console)
     for problem in problems:
-        console.print(f"[bold red]wrong:[/] {_escape(problem)}")
+        console.print(f"[bold red]wrong:[/] {escape(problem)}")
     console.print(f"problems: {len(problems)}" if problems else "nothing is wrong")
     if problems:
         raise typer.Exit(1)
@@ -644,7 +659,7 @@ def _print_plan(recipe: str, data: Path | None, out: Path | None, settings: list
     from pushpull_conv.training.precision import precision_refusal
 
     with _experiment(recipe, data, out, settings) as experiment:
-        title = f"{experiment.recipe.title} in {experiment.folder}: estimated on this machine"
+        title = f"{experiment.recipe.title} in {experiment.folder}: estimated on one device of this machine"
         planned = plan(experiment)
         experiment.console.print(plan_table(planned, title))
         if any(one.training_seconds for one in planned):
@@ -676,12 +691,6 @@ def _console(**options: Any) -> Console:
 def _say(console: Console, line: str) -> None:
     """Print a line as it is: what stands in brackets is part of a name, not markup."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 if __name__ == "__main__":

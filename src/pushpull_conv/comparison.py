@@ -7,46 +7,34 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor
 
-from pushpull_conv.augment import AUGMENTATIONS, overlap_note
-from pushpull_conv.augment.draws import draws
+from pushpull_conv.augment import overlap_note
 from pushpull_conv.benchmark import SUITES, Header, Results, check_comparable
 from pushpull_conv.comparison_layers import UpsampledPullConv2d, VariedPushPullConv2d
 from pushpull_conv.comparison_layers.inhibition import InhibitedConv2d
 from pushpull_conv.corruptions import load_frost
-from pushpull_conv.corruptions.spec import NAMES
 from pushpull_conv.data.photos import read_photo
-from pushpull_conv.errors import InputError, require_name
+from pushpull_conv.errors import InputError
 from pushpull_conv.files import (
     METRICS_FILE,
     MODEL_FILE,
     RECIPE_FILE,
     RESULTS_FILE,
     UNREADABLE_FILE,
+    csv_rows,
     in_its_run,
     kept_epochs,
 )
 from pushpull_conv.functional import pull_kernel
 from pushpull_conv.layers import PushPullConv2d
-from pushpull_conv.models import Classifier, find_checkpoint, load_checkpoint, pretrained_folder, pretrained_models
+from pushpull_conv.models import Classifier, load_checkpoint, pretrained_folder, pretrained_models
 from pushpull_conv.provenance import read_provenance
 from pushpull_conv.repeats import variant_of
 from pushpull_conv.report import (
     Sample,
-    require_picture,
     terminal_table,
-    write_augmentations,
-    write_explanation,
-    write_gallery,
     write_report,
 )
 from pushpull_conv.training.recipe import Recipe, first_difference, load_recipe
-
-PROFILE_SIDES = {suite.profile: suite.side for suite in SUITES.values()}
-"""Side in pixels of the images that each profile's severities were made for."""
-DRAWS_SHOWN = 7
-"""How many times `augment` draws from each augmentation."""
-LARGEST_EXPLAINED = 512
-"""Pixels to which `explain` scales the longer side of a larger picture: more could not be seen in its figure."""
 
 
 def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Console) -> Path:
@@ -65,6 +53,8 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
         InputError: A folder has no results, results were not made alike, two have one label, none has the baseline's,
             or trainings that would be averaged differ in more than the seed.
     """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"output folder '{out}' is a file; choose another folder")
     found = found_results(folders)
     results = [Results.load(folder / RESULTS_FILE) for folder in found]
     check_comparable(results)
@@ -147,7 +137,7 @@ def _augmentation_notes(recipes: Mapping[Path, Recipe], folders: Mapping[str, Pa
 def _unreadable_notes(folders: Sequence[Path]) -> list[str]:
     """Say which variants learned without images that could not be read."""
     lists = [file for folder in folders if (file := folder / UNREADABLE_FILE).exists()]
-    counts = [(file.parent.name, len(file.read_text(encoding="utf-8").splitlines()) - 1) for file in lists]
+    counts = [(file.parent.name, len(csv_rows(file))) for file in lists]
     return [
         f"{name} was trained without {count} images that could not be read: {UNREADABLE_FILE}" for name, count in counts
     ]
@@ -160,7 +150,7 @@ def _epochs(folder: Path, last: Results) -> dict[int, Results]:
     log = folder / METRICS_FILE
     if not earlier or not log.exists():  # without it the number of the last epoch is not known
         return {}
-    return dict(sorted({**earlier, len(log.read_text(encoding="utf-8").splitlines()) - 1: last}.items()))
+    return dict(sorted({**earlier, len(csv_rows(log)): last}.items()))
 
 
 def found_results(folders: Sequence[Path]) -> list[Path]:
@@ -172,13 +162,16 @@ def found_results(folders: Sequence[Path]) -> list[Path]:
 def folders_with_results(folder: Path) -> list[Path]:
     """Return ``folder`` itself, or those in it that have results: a recipe's variants in its order, then others.
 
-    The name of a model that comes with the package stands for its folder, unless there is a folder of that name.
+    A file of results stands for its folder, and the name of a model that comes with the package for that of the model,
+    unless there is a folder of that name.
 
     Raises:
         InputError: There are no results in it.
     """
     if not folder.exists() and str(folder) in pretrained_models():
         return [pretrained_folder(str(folder))]
+    if folder.name == RESULTS_FILE and folder.is_file():
+        return [folder.parent]
     if (folder / RESULTS_FILE).exists():
         return [folder]
     inside = {file.parent.name: file.parent for file in sorted(folder.glob(f"*/{RESULTS_FILE}"))}
@@ -205,10 +198,6 @@ def _inhibition(classifier: Classifier) -> Tensor | None:
     layers = (module for module in classifier.modules() if isinstance(module, InhibitedConv2d))
     layer = next(layers, None)
     return None if layer is None else layer.strength().detach()
-
-
-def _first_unit(classifier: Classifier) -> PushPullConv2d | None:
-    return next((module for module in classifier.modules() if isinstance(module, PushPullConv2d)), None)
 
 
 def _origins(folders: Sequence[Path]) -> list[dict[str, str]]:
@@ -248,49 +237,3 @@ def _load_sample(folder: Path, header: Header) -> Sample | None:
         profile=SUITES[header.suite].profile,
         frost=frost,
     )
-
-
-def preview(photo: Path, out: Path, *, profile: str, seed: int, frost: str) -> Path:
-    """Draw a picture under all corruptions and severities; the arguments are those of ``pushpull corrupt``.
-
-    Raises:
-        InputError: The picture cannot be read, the profile or frost source is unknown, or the figure cannot be written.
-    """
-    side = PROFILE_SIDES[require_name("profile", profile, PROFILE_SIDES)]
-    picture = read_photo(photo, side=side)
-    require_picture(out)
-    sample = Sample(photo=picture, seed=seed, profile=profile, frost=load_frost(frost))
-    return write_gallery(out, sample, NAMES)
-
-
-def augment(photo: Path, out: Path, *, profile: str, seed: int) -> Path:
-    """Draw a picture as each augmentation gives it; the arguments are those of ``pushpull augment``.
-
-    Raises:
-        InputError: The picture cannot be read, the profile is unknown, the figure cannot be written, or a library that
-            it needs is missing.
-    """
-    side = PROFILE_SIDES[require_name("profile", profile, PROFILE_SIDES)]
-    picture = read_photo(photo, side=side)
-    require_picture(out)
-    drawn = {known.title: draws(name, picture, DRAWS_SHOWN, seed=seed) for name, known in AUGMENTATIONS.items()}
-    return write_augmentations(out, picture, drawn)
-
-
-def explain(model: str, photo: Path, out: Path, *, filters: int) -> Path:
-    """Draw what a trained push-pull stem does to a picture; the arguments are those of ``pushpull explain``.
-
-    Raises:
-        InputError: The model or the picture cannot be read, the model has no push-pull unit that takes its three
-            channels, ``filters`` is out of range, or the figure cannot be written.
-    """
-    classifier, spec = load_checkpoint(find_checkpoint(model))
-    unit = _first_unit(classifier)
-    if unit is None or unit.in_channels != 3:
-        has = "no push-pull unit" if unit is None else f"a push-pull unit over {unit.in_channels} channels"
-        raise InputError(f"'{model}' ({spec.name}) has {has}; give a model with one over the image's three channels")
-    if not 1 <= filters <= unit.out_channels:
-        raise InputError(f"filters is {filters}; allowed: 1 to {unit.out_channels}, as many as the unit has")
-    picture = read_photo(photo, longest=LARGEST_EXPLAINED)
-    require_picture(out)
-    return write_explanation(out, unit, picture, classifier.normalise(picture[None]), filters=filters)

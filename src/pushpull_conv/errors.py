@@ -3,6 +3,7 @@
 import difflib
 import importlib
 from collections.abc import Iterable
+from numbers import Integral
 from types import ModuleType
 from typing import TypeVar
 
@@ -50,7 +51,7 @@ def require_name(kind: str, value: str, allowed: Iterable[Name]) -> Name:
 
 
 def require_seed(seed: int, argument: str = "seed") -> int:
-    """Return ``seed`` if it is one of the corruptions': another would give the same images as one of these.
+    """Return ``seed``, an integer of Python or NumPy, as Python's if it can be a key: no other gives the same draws.
 
     Example:
         >>> require_seed(-1)
@@ -58,9 +59,9 @@ def require_seed(seed: int, argument: str = "seed") -> int:
             ...
         pushpull_conv.errors.InputError: seed is -1; allowed: 0 to 18446744073709551615
     """
-    if type(seed) is not int or not 0 <= seed < 2**64:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**64:
         raise InputError(f"{argument} is {seed!r}; allowed: 0 to {2**64 - 1}")
-    return seed
+    return int(seed)
 
 
 def require_module(module: str, extra: str) -> ModuleType:

@@ -26,15 +26,14 @@ from pushpull_conv.benchmark import (
     write_set,
 )
 from pushpull_conv.benchmark.evaluation import AUTOCAST_DTYPES
+from pushpull_conv.classifiers import open_classifier
 from pushpull_conv.comparison import compare
 from pushpull_conv.corruptions import load_frost
-from pushpull_conv.data import GREYSCALE, ImageSource, identity_of, open_images, stratified
-from pushpull_conv.data.spec import require_own_names, shortened
+from pushpull_conv.data import ImageSource, identity_of, open_images, require_outside, stratified
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import (
     CELLS_FOLDER,
     CLUSTER_FOLDER,
-    EPOCHS_FOLDER,
     LOCK_FILE,
     MODEL_FILE,
     RECIPE_FILE,
@@ -42,7 +41,6 @@ from pushpull_conv.files import (
     RESULTS_FILE,
     alone,
     atomic_write,
-    in_its_run,
     in_use,
     is_in_use,
     kept_epochs,
@@ -50,18 +48,10 @@ from pushpull_conv.files import (
     write_text,
 )
 from pushpull_conv.models import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PRETRAINED,
     ChosenLogits,
     Classifier,
-    ModelSpec,
-    find_checkpoint,
     identity_of_weights,
     load_checkpoint,
-    pretrained_models,
-    pretrained_synsets,
-    with_weights,
 )
 from pushpull_conv.progress import progress_bar
 from pushpull_conv.provenance import read_provenance, recorded
@@ -88,7 +78,7 @@ class Experiment:
         ranks: The processes that do the experiment together; each makes the same calls.
 
     Raises:
-        InputError: The folder belongs to another recipe.
+        InputError: The folder belongs to another recipe, or lies among the images.
     """
 
     def __init__(
@@ -107,6 +97,7 @@ class Experiment:
         self.ranks = ranks
         self._images: dict[str, ImageSource] = {}
         self._noted: set[str] = set()
+        require_outside(folder, data_root)
         ranks.by_first(self._require_own_folder)
 
     def check(self) -> None:
@@ -234,10 +225,8 @@ class Experiment:
         """Benchmark the model in ``folder``, or read its finished results."""
         images, settings = self.images("test"), self._settings(folder, label)
         classifier = open_classifier(str(folder / MODEL_FILE), images)
-        if self.ranks.by_first((folder / RESULTS_FILE).exists):
-            results = _finished_results(folder, classifier, images)
-            if self._is_whole(results):
-                return results
+        if self.ranks.by_first(lambda: self.is_benchmarked(folder)):
+            return _finished_results(folder, classifier, images)
         self.note_autocast()
         with recorded(folder, "benchmark", RESULTS_FILE) if self.ranks.is_first else contextlib.nullcontext():
             self._count(classifier, wanted_cells(), label, settings)
@@ -258,8 +247,11 @@ class Experiment:
             count_cells(classifier, images, share, **settings, on_cell=on_cell)
             self.ranks.wait()
 
-    def _is_whole(self, results: Results) -> bool:
-        """Whether results are the benchmark that the recipe asks for, and not a part or another that was put there."""
+    def is_benchmarked(self, folder: Path) -> bool:
+        """Whether a folder's results are what the recipe asks for, and not a part or another that was put there."""
+        if not (folder / RESULTS_FILE).exists():
+            return False
+        results = Results.load(folder / RESULTS_FILE)
         images, settings = self.images("test"), self.recipe.benchmark
         suite = suite_of(images, settings.suite)
         made = generated(images, suite, seed=self.recipe.seed, frost=settings.frost, jpeg=settings.jpeg).facts()
@@ -438,65 +430,3 @@ def _save_sample(images: ImageSource, folder: Path) -> None:
     first = next(images.batches(1))
     with atomic_write(folder / f"sample-{int(first.index)}.png") as temporary:
         Image.fromarray(first.images[0].permute(1, 2, 0).cpu().numpy()).save(temporary)
-
-
-def open_classifier(model: str, images: ImageSource, weights: str | None = None) -> Classifier | ChosenLogits:
-    """Return the classifier that a user names; where it knows more classes than the images have, among theirs alone.
-
-    Args:
-        model: A trained model, as `find_checkpoint` takes it, or a name that `create_model` knows.
-        images: What it is to classify; a model whose weights are in a file that does not name their classes gets as
-            many logits as these have.
-        weights: Those of a model that `create_model` knows, as `with_weights` takes them; None for a trained one.
-
-    Raises:
-        InputError: There is no such model, it does not know the images' classes, weights are missing, do not fit or
-            are too many, or the model was trained in greyscale and the images are in colour.
-    """
-    if weights is not None:
-        if Path(model).is_dir() or Path(model).suffix == ".safetensors" or model in pretrained_models():
-            raise InputError(f"--weights '{weights}' goes with a model's name, but '{model}' holds its own weights")
-        known = pretrained_synsets(model) if weights == PRETRAINED else ()
-        if known:
-            _places_of(images, known, weights)  # before they are downloaded
-        plain = ModelSpec(model, len(known) or images.num_classes, None, None, IMAGENET_MEAN, IMAGENET_STD, known)
-        classifier, spec = with_weights(plain, weights)
-    else:
-        if model.startswith(("timm:", "torchvision:")):
-            raise InputError(f"'{model}' is a network without weights; add --weights FILE, or --weights pretrained")
-        if Path(model).is_file() and Path(model).suffix != ".safetensors":
-            raise InputError(f"'{model}' does not tell its network; name that, as in timm:resnet50 --weights {model}")
-        checkpoint = find_checkpoint(model, "or another model's name with --weights")
-        _require_colours(checkpoint, images)
-        classifier, spec = load_checkpoint(checkpoint)
-    if not spec.classes:  # a model need not name them
-        if spec.num_classes != images.num_classes:
-            raise InputError(
-                f"'{model}' was trained on {spec.num_classes} classes, which it does not name; {images.name} has "
-                f"{images.num_classes}"
-            )
-        return classifier
-    places = _places_of(images, spec.classes, weights or model)
-    return classifier if places == list(range(spec.num_classes)) else ChosenLogits(classifier, places)
-
-
-def _places_of(images: ImageSource, known: Sequence[str], model: str) -> list[int]:
-    """Return the place of each of the images' classes among those that a model knows; `InputError` if one is not."""
-    require_own_names(known, f"model '{model}'")
-    places = {name: place for place, name in enumerate(known)}
-    if unknown := [name for name in images.classes if name not in places]:
-        raise InputError(
-            f"'{model}' was trained on {len(known)} classes ({shortened(known)}); {images.name} has others "
-            f"({shortened(unknown)}); give images of its classes, whose folders have their names, or fine-tune it, "
-            "with a recipe whose model has these weights"
-        )
-    return [places[name] for name in images.classes]
-
-
-def _require_colours(checkpoint: Path, images: ImageSource) -> None:
-    """Refuse images in colour for a model, or a kept epoch, whose run says that it learned from greyscale ones."""
-    for folder in (in_its_run(checkpoint.parent), checkpoint.resolve().parent):  # the file itself may be a link
-        training = folder.parents[1] if folder.parent.name == EPOCHS_FOLDER else folder
-        recipe = training.parent / RECIPE_FILE
-        if recipe.exists() and load_recipe(str(recipe)).data.greyscale and not images.name.endswith(GREYSCALE):
-            raise InputError(f"'{checkpoint}' was trained in greyscale, {images.name} is in colour; add --greyscale")

@@ -1,6 +1,7 @@
 """The files of a run, and writing files so that a reader never sees half of one."""
 
 import contextlib
+import csv
 import errno
 import os
 import tempfile
@@ -178,7 +179,14 @@ def cell_file(corruption: str, severity: int) -> str:
 
 def kept_epochs(folder: Path) -> list[Path]:
     """Return the folders of a training's kept epochs, earliest first; each is called by its number."""
-    return sorted(path for path in (folder / EPOCHS_FOLDER).glob("*") if path.name.isdigit())
+    kept = (path for path in (folder / EPOCHS_FOLDER).glob("*") if path.name.isdigit())
+    return sorted(kept, key=lambda path: int(path.name))
+
+
+def csv_rows(file: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file by column; a value may hold line breaks."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
 
 
 def in_its_run(folder: Path) -> Path:

@@ -170,7 +170,7 @@ class PushPullConv2d(nn.Conv2d):
 
     def extra_repr(self) -> str:
         """Describe the convolution, the averaging and alpha."""
-        return f"{super().extra_repr()}, avg_kernel_size={self.avg_kernel_size}, alpha={self._alpha_repr()}"
+        return f"{super().extra_repr()}, avg_kernel_size={self.avg_kernel_size}, alpha={describe_alpha(self.alpha)}"
 
     def _create_alpha(self, trainable: bool, like: Tensor) -> None:
         alpha = torch.empty(self.out_channels, device=like.device, dtype=like.dtype)
@@ -187,14 +187,6 @@ class PushPullConv2d(nn.Conv2d):
         else:
             self.alpha.copy_(self.alpha.new_tensor(self._given_alpha))
 
-    def _alpha_repr(self) -> str:
-        if self.trainable_alpha:
-            return "trainable"
-        if self.alpha.is_meta:
-            return "meta"
-        low, high = (value.item() for value in self.alpha.aminmax())
-        return f"{low:g}" if low == high else f"{low:g}..{high:g}"
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         if f"{prefix}push_conv.weight" in state_dict:
             self._rename_research_keys(state_dict, prefix)
@@ -207,6 +199,16 @@ class PushPullConv2d(nn.Conv2d):
             state_dict[f"{prefix}alpha"] = strength.repeat(self.out_channels) if len(strength) == 1 else strength
         elif not self.trainable_alpha:  # a fixed strength is a plain number there, which no state dict holds
             state_dict.setdefault(f"{prefix}alpha", self.alpha.detach())
+
+
+def describe_alpha(alpha: Tensor) -> str:
+    """Return a strength of inhibition ``[O]`` in a word: a number, a range, or that it is learned or not there yet."""
+    if isinstance(alpha, nn.Parameter):
+        return "trainable"
+    if alpha.is_meta:
+        return "meta"
+    low, high = (value.item() for value in alpha.aminmax())
+    return f"{low:g}" if low == high else f"{low:g}..{high:g}"
 
 
 def _alpha_values(alpha: float | Sequence[float] | Tensor, filters: int) -> list[float]:

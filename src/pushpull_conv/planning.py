@@ -16,7 +16,7 @@ from pushpull_conv.benchmark.evaluation import AUTOCAST_DTYPES
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES
 from pushpull_conv.data import PictureBatches, default_workers
 from pushpull_conv.experiment import Experiment
-from pushpull_conv.files import MODEL_FILE, RESULTS_FILE
+from pushpull_conv.files import MODEL_FILE
 from pushpull_conv.models import Classifier
 from pushpull_conv.ranks import own_device
 from pushpull_conv.report.wording import duration
@@ -78,7 +78,7 @@ def plan(experiment: Experiment) -> list[Planned]:
     planned = []
     for variant in recipe.trainings:
         folder = experiment.folder / variant.name
-        trained, benchmarked = (folder / MODEL_FILE).exists(), (folder / RESULTS_FILE).exists()
+        trained, benchmarked = (folder / MODEL_FILE).exists(), experiment.is_benchmarked(folder)
         steps = len(training_batches(recipe, variant, training, torch.device("cpu"))) * recipe.training.epochs
         epochs = math.ceil(recipe.training.epochs / (recipe.benchmark.every or recipe.training.epochs))
         with experiment.console.status(f"timing a few steps of {variant.name}"):

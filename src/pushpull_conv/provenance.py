@@ -49,9 +49,8 @@ def provenance() -> dict[str, str]:
 def recorded(folder: Path, step: str, made: str, facts: Mapping[str, str] | None = None) -> Iterator[None]:
     """Add what is known of ``step`` (``"training"``) to the folder's provenance file once the step is done.
 
-    ``facts`` are what the caller knows of it.
-    ``seconds`` are those of the call that finished the step. A step that leaves ``made``, the name of the file that it
-    makes, as it was has found all done: the record of the call that did it stays.
+    ``facts`` are what the caller knows of it. ``seconds`` are those of the call that finished the step. If the step
+    leaves the file ``made`` unchanged, everything was already done, and the earlier record is kept.
     """
     started, record, before = time.monotonic(), {**provenance(), **(facts or {})}, _content(folder / made)
     yield
@@ -70,8 +69,9 @@ def read_provenance(folder: Path) -> dict[str, dict[str, str]]:
     """
     content = _content(folder / PROVENANCE_FILE)
     try:
-        return {} if content is None else json.loads(content)
-    except ValueError as error:
+        records = {} if content is None else json.loads(content)
+        return {step: dict(record) for step, record in records.items()}
+    except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"'{folder / PROVENANCE_FILE}' is damaged; restore it, or delete it and do without") from error
 
 

@@ -52,7 +52,7 @@ class Ranks:
         return self.rank == 0
 
     def share(self, tasks: Sequence[Made]) -> list[Made]:
-        """The tasks of this process: every task is one process's, and no two have numbers that differ by over one."""
+        """The tasks of this process; each task goes to exactly one, and shares differ in size by at most one."""
         return list(tasks[self.rank :: self.count])
 
     def by_first(self, make: Callable[[], Made]) -> Made:

@@ -14,7 +14,7 @@ def repeat_name(variant: str, seed: int) -> str:
 
 
 def variant_of(name: str) -> str:
-    """Return the variant that a training is of; a name that is none of `repeat_name` is the variant itself.
+    """Return the variant that a training belongs to; a name without ``@SEED`` is returned unchanged.
 
     Example:
         >>> variant_of("PP3@1235"), variant_of("PP3"), variant_of("me@home")

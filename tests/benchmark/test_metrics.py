@@ -247,6 +247,17 @@ def test_a_baseline_that_loses_nothing():
         r_net(0.1, 0.2, 0, 0.3)
 
 
+@given(st.integers(1, 1000), st.data())
+def test_a_baseline_that_loses_nothing_but_to_rounding(images, data):
+    """Errors around that of the clean images, whose mean is exactly that and whose sum of floats need not be."""
+    wrong = data.draw(st.integers(0, images - 1))
+    moves = data.draw(st.lists(st.integers(0, min(wrong, images - wrong)), min_size=2, max_size=2))
+    counts = [wrong, *(wrong + move for move in moves), *(wrong - move for move in moves)]
+    errors = flat(1.0) | {"fog": [count / images for count in counts]}
+    with pytest.raises(InputError, match="the baseline loses nothing to fog"):
+        relative_mce(flat(1.0), errors, clean_error=0.1, baseline_clean_error=wrong / images)
+
+
 def test_results_made_otherwise_are_not_compared():
     one, other = results(flat(0.3), 0.1), results(flat(0.3), 0.1, seed=1)
     with pytest.raises(InputError, match="cannot be compared, they are made with seed 1 and 0"):

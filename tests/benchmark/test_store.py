@@ -8,7 +8,7 @@ from threading import Barrier
 
 import pytest
 
-from pushpull_conv.benchmark import Cell, Header, store
+from pushpull_conv.benchmark import Cell, Header, counted_model, store
 from pushpull_conv.benchmark.store import CLEAN, CellStore
 from pushpull_conv.errors import InputError
 
@@ -73,6 +73,13 @@ def test_cells_of_nobody_are_not_taken_for_ones_own(tmp_path, said):
     (tmp_path / "header.json").write_text(said)
     with pytest.raises(InputError, match=r"header.json' does not say whose cells lie beside it; delete"):
         CellStore(tmp_path, model="m", weights="w", header=HEADER)
+
+
+def test_nobody_is_counted_in_a_folder_that_names_none(tmp_path):
+    assert counted_model(tmp_path) is None
+    for said in ("[]", "{}"):
+        (tmp_path / "header.json").write_text(said)
+        assert counted_model(tmp_path) is None
 
 
 def test_a_claim_without_the_fields_that_came_later_means_their_defaults(tmp_path):

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from run_files import finish_cells, finish_training
+from run_files import finish_cells, finish_results, finish_training
 
 from pushpull_conv import InputError
 from pushpull_conv.cluster.scripts import Resources
@@ -56,7 +56,7 @@ def test_a_second_call_submits_nothing(run, slurm):
 def test_only_what_is_missing_is_submitted(run, slurm):
     for variant in ("baseline", "student"):
         finish_training(run, variant)
-        (run.folder / variant / "results.json").write_text("{}")
+        finish_results(run.folder / variant)
     finish_training(run, "PP3")
     for corruption in ("gaussian_noise", "fog", "snow"):
         finish_cells(run, "PP3", corruption)

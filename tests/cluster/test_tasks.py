@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from run_files import finish_cells, finish_training
+from run_files import finish_cells, finish_results, finish_training
 
 from pushpull_conv import CORRUPTIONS, InputError
 from pushpull_conv.cluster.tasks import PARTS, Run, open_run, tasks
@@ -51,14 +51,24 @@ def test_kept_epochs_are_benchmarked_too(run):
     finish_cells(run, "PP3", "snow")
     (run.folder / "PP3" / "epochs" / "002").mkdir(parents=True)
     assert run.counted("PP3", "snow") == (5, 10)
-    (run.folder / "PP3" / "epochs" / "002" / "results.json").write_text("{}")
+    finish_results(run.folder / "PP3" / "epochs" / "002")
     assert run.counted("PP3", "snow") == (10, 10)
+
+
+def test_results_of_a_part_are_not_the_whole_benchmark(run):
+    """As `pushpull evaluate --corruption fog --severity 1` leaves in a run's folder."""
+    finish_training(run, "PP3")
+    finish_results(run.folder / "PP3", ["fog"], [1])
+    assert [run.counted("PP3", name) for name in ("clean", "fog", "snow")] == [(1, 1), (1, 5), (0, 5)]
+    assert not [task for task in tasks(run) if task.done and task.key[0] == "benchmark-PP3"]
+    (run.folder / "PP3" / "results.json").write_text('{"cells": [')
+    assert run.counted("PP3", "fog") == (0, 5)
 
 
 def test_a_finished_run_is_done(run):
     for variant in run.teachers:
         finish_training(run, variant)
-        (run.folder / variant / "results.json").write_text("{}")
+        finish_results(run.folder / variant)
     assert [task.key for task in tasks(run) if not task.done] == [("compare", 0)]
     (run.folder / "report").mkdir()
     (run.folder / "report" / "index.html").write_text("")

@@ -320,6 +320,14 @@ def test_at_scale_1_push_and_pull_are_the_two_halves_of_the_convolution(geometry
     torch.testing.assert_close(UpsampledPullConv2d.from_conv2d(conv, alpha=-1.0, scale=1)(x), conv(x).abs())
 
 
+@pytest.mark.parametrize("kind", [UpsampledPullConv2d, SurroundSuppressedConv2d, VariedPushPullConv2d])
+def test_a_layer_tells_the_strength_that_it_has(kind):
+    """Not that with which it was built, before a state dict was loaded."""
+    layer = kind(3, 4, 3, alpha=1.0)
+    layer.load_state_dict(kind(3, 4, 3, alpha=0.25).state_dict())
+    assert repr(layer) == repr(kind(3, 4, 3, alpha=0.25))
+
+
 @pytest.mark.parametrize(("kind", "settings"), CONVOLUTIONS)
 def test_padding_may_be_changed_as_that_of_a_convolution(kind, settings):
     """As is done to dilate a trained backbone."""

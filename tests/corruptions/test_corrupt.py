@@ -157,6 +157,8 @@ INDEX = torch.arange(2)
         ({"severity": "3"}, "severity is '3'"),
         ({"seed": 1.5}, r"seed is 1\.5"),
         ({"seed": True}, "seed is True"),
+        ({"seed": -1}, "seed is -1; allowed: 0 to"),
+        ({"seed": 2**64}, "seed is 18446744073709551616; allowed: 0 to"),
         ({"images": IMAGES.float()}, r"images has dtype torch\.float32; give torch\.uint8"),
         ({"images": IMAGES.numpy()}, "images is a ndarray"),
         ({"images": IMAGES[0]}, r"images has shape \[3, 32, 32\]"),

@@ -175,10 +175,12 @@ def test_a_folder_that_may_be_meant_for_a_missing_split_is_named(tree):
 
 
 def test_what_cannot_be_checked_is_refused(tmp_path):
+    (tmp_path / "README").touch()
     for message, name, root in (
         ("unknown data set 'imagenette'", "imagenette", tmp_path),
         ("digits come with scikit-learn", "digits", tmp_path),
         ("nowhere' is missing; give the folder of imagenet", "imagenet", tmp_path / "nowhere"),
+        ("README' is a file, and no folder; give the folder of the images", "folder", tmp_path / "README"),
         ("has no images of imagenet in a layout that is known", "imagenet", tmp_path),
     ):
         with pytest.raises(InputError, match=message):

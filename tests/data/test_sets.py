@@ -13,7 +13,7 @@ import torch
 from image_files import CLASSES, encode, write_parquet
 from PIL import Image
 
-from pushpull_conv.data import DATA_SETS, IN_MEMORY, ImageSet, cifar_batches, load_images
+from pushpull_conv.data import DATA_SETS, IN_MEMORY, ImageSet, cifar_batches, load_images, open_images, require_outside
 from pushpull_conv.errors import InputError
 
 
@@ -185,6 +185,25 @@ def test_a_class_folder_without_images(tmp_path, pixels, labels):
     refuse("airplane' has no images", "cifar10", "test", root=tmp_path)
 
 
+def test_images_without_class_folders(tmp_path):
+    (tmp_path / "test").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "test" / "photo.png")
+    with pytest.raises(InputError, match="test' has no class folders; put its images into one folder for each class"):
+        open_images("folder", "test", root=tmp_path)
+
+
+@pytest.mark.parametrize("out", [".", "val", "val/bee/out", "train/../train", "link"])
+def test_a_folder_among_the_images_is_no_output(tmp_path, out):
+    (tmp_path / "link").symlink_to(tmp_path / "val")
+    if out == ".":
+        require_outside(tmp_path / "results", tmp_path)
+        require_outside(tmp_path, tmp_path / "val")
+        require_outside(tmp_path / "val", None)
+    else:
+        with pytest.raises(InputError, match=r"lies among the images of .*; choose a folder outside of it"):
+            require_outside(tmp_path / out, tmp_path)
+
+
 @pytest.mark.parametrize("label", [-1, 10])
 def test_a_label_out_of_range(tmp_path, pixels, label):
     write_parquet(tmp_path / "test-0.parquet", [encode(p) for p in pixels[:2]], [3, label])
@@ -214,6 +233,23 @@ def test_parquet_with_other_columns(tmp_path, pixels):
 def test_a_parquet_row_without_bytes(tmp_path, pixels):
     write_parquet(tmp_path / "test-0.parquet", [encode(pixels[0]), None], [0, 1])
     refuse("row 1 of .* has no image bytes", "cifar10", "test", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (b"{", "the class names in Parquet file .* cannot be read"),
+        (b'{"info": {"features": {"label": {"names": {"0": "airplane"}}}}}', None),
+    ],
+)
+def test_class_names_in_parquet_that_are_none(tmp_path, pixels, said, message):
+    file = tmp_path / "test-0.parquet"
+    write_parquet(file, [encode(pixels[0])], [3])
+    pq.write_table(pq.read_table(file).replace_schema_metadata({b"huggingface": said}), file)
+    if message:
+        refuse(message, "cifar10", "test", root=tmp_path)
+    else:
+        assert load_images("cifar10", "test", root=tmp_path).labels.tolist() == [3]
 
 
 def test_parquet_without_rows(tmp_path, pixels):

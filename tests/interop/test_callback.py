@@ -160,6 +160,9 @@ def test_what_cannot_be_run_is_said(digits):
         ({"corruptions": ["fogg"]}, "did you mean 'fog'"),
         ({"severities": []}, "must not be empty"),
         ({"suite": "imagenet-c"}, "for images of 224 x 224"),
+        ({"seed": -1}, "seed is -1; allowed: 0 to"),
+        ({"batch_size": 0}, "batch_size must be 1 or more, not 0"),
+        ({"mean": (1, 1, 1), "std": (0, 1, 1)}, "std"),
     ]:
         with pytest.raises(InputError, match=message):
             CorruptionBenchmark(digits, **settings)

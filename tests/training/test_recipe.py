@@ -163,6 +163,11 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path):
         load_recipe(str(file))
 
 
+def test_a_key_that_is_there_twice_in_a_setting_is_refused():
+    with pytest.raises(InputError, match="has the key 'end' again; write it once"):
+        load_recipe("quickstart", ["training.learning_rate={start: 0.01, top: 0.1, end: 0.001, end: 0.0001}"])
+
+
 def test_a_key_that_is_no_word_is_refused(tmp_path):
     file = tmp_path / "list.yaml"
     file.write_text("extends: quickstart\n? [a, b]\n: 1\n")
@@ -253,11 +258,13 @@ def test_a_link_to_a_recipe_finds_what_that_extends(tmp_path):
     ("extends", "message"),
     [
         ("one.yaml", r"two\.yaml' extends itself by way of .*one\.yaml; end the circle"),
+        ("sub/../one.yaml", r"two\.yaml' extends itself by way of .*one\.yaml; end the circle"),
         ("cifar10-resnet21", "'cifar10-resnet21'.*did you mean 'cifar10-resnet20'"),
         ("absent.yaml", r"absent\.yaml', which '.*two\.yaml' extends, cannot be read"),
     ],
 )
 def test_what_cannot_be_extended_is_named(tmp_path, extends, message):
+    (tmp_path / "sub").mkdir()
     written(tmp_path, "one", extends="two.yaml")
     written(tmp_path, "two", extends=extends)
     with pytest.raises(InputError, match=message):

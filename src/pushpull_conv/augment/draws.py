@@ -10,7 +10,7 @@ from torch import Tensor
 from pushpull_conv.augment.prime import prime, settings_for
 from pushpull_conv.augment.spec import AUGMENTATIONS
 from pushpull_conv.corruptions.randomness import Random
-from pushpull_conv.errors import require_module, require_name
+from pushpull_conv.errors import require_module, require_name, require_seed
 
 
 def draws(name: str, photo: Tensor, count: int, *, seed: int) -> Tensor:
@@ -20,20 +20,20 @@ def draws(name: str, photo: Tensor, count: int, *, seed: int) -> Tensor:
         name: One of `AUGMENTATIONS`.
         photo: uint8 ``[3, S, S]``.
         count: How many times.
-        seed: Any integer; another seed gives other draws. Torch's global generator is left as it was.
+        seed: 0 to 2^64 - 1; another seed gives other draws. Torch's global generator is left as it was.
 
     Returns:
         uint8 ``[count, 3, S, S]``.
 
     Raises:
-        InputError: ``name`` is unknown, or torchvision is not installed.
+        InputError: ``name`` is unknown, ``seed`` out of range, or torchvision is not installed.
 
     Example:
         >>> photo = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
         >>> draws("augmix", photo, 4, seed=0).shape
         torch.Size([4, 3, 32, 32])
     """
-    index = torch.arange(count)
+    index, seed = torch.arange(count), require_seed(seed)
     if AUGMENTATIONS[require_name("augmentation", name, AUGMENTATIONS)].where == "batch":
         images = photo.expand(count, -1, -1, -1)
         return prime(images, index=index, epoch=0, seed=seed, settings=settings_for(photo.shape[-1]))

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pushpull_conv.augment.spec import CIFAR_SIDE
 from pushpull_conv.corruptions.randomness import Random
-from pushpull_conv.errors import InputError
+from pushpull_conv.errors import InputError, require_seed
 
 CHAINS, LONGEST_CHAIN = 3, 3
 FILTER_SIZE, LARGEST_FILTER_SIGMA = 3, 4.0
@@ -80,7 +80,7 @@ def prime(images: Tensor, *, index: Tensor, epoch: int, seed: int, settings: Pri
         images: uint8 ``[B, 3, S, S]`` on any device.
         index: int64 ``[B]``, the place of each image in its data set.
         epoch: 0 or more; each epoch draws new transforms.
-        seed: Any integer.
+        seed: 0 to 2^64 - 1.
         settings: `CIFAR` or `IMAGENET`, or others of the kind.
 
     Returns:
@@ -380,5 +380,4 @@ def _check(images: Tensor, index: Tensor, epoch: int, seed: int) -> None:
         raise InputError(f"index is {given}; give int64 [{len(images)}], the place of each image in its data set")
     if type(epoch) is not int or epoch < 0:
         raise InputError(f"epoch is {epoch!r}; give an integer, 0 or more")
-    if type(seed) is not int:
-        raise InputError(f"seed is {seed!r}; give an integer")
+    require_seed(seed)

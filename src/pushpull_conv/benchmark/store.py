@@ -94,7 +94,8 @@ class CellStore:
 def counted_model(folder: Path) -> str | None:
     """The identity of the classifier whose cells lie in a folder, None where there are none."""
     claimed = folder / _HEADER_FILE
-    return read_json(claimed).get("weights") if claimed.exists() else None
+    found = read_json(claimed) if claimed.exists() else None
+    return found.get("weights") if isinstance(found, dict) else None
 
 
 def _read_cell(path: Path) -> Cell:

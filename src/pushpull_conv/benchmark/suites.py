@@ -71,7 +71,7 @@ side was scaled to 256, stored as JPEG and not scaled again."""
 
 
 def suite_of(source: ImageSource, name: str | None) -> Suite:
-    """The suite called ``name``; None: the one of the source's data set, of a set of another name that for its size.
+    """Return the suite ``name``; None: the data set's own, or for an unknown data set the one for images of its size.
 
     Raises:
         InputError: There is no such suite, or it is for images of another size.

@@ -1,7 +1,7 @@
 """The tasks of a run, what each waits for, and which are done: known from the files of the run alone, without torch."""
 
-import csv
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from pushpull_conv.files import (
     REPORT_FOLDER,
     RESULTS_FILE,
     cell_file,
+    csv_rows,
     kept_epochs,
 )
 from pushpull_conv.repeats import further_seeds, repeat_name, repeat_teacher
@@ -73,19 +74,18 @@ class Run:
     def epochs_done(self, variant: str) -> int:
         """Epochs that a variant's training has logged."""
         file = self.folder / variant / METRICS_FILE
-        if not file.exists():
-            return 0
-        with file.open(newline="", encoding="utf-8") as rows:
-            return sum(1 for _ in csv.DictReader(rows))
+        return len(csv_rows(file)) if file.exists() else 0
 
     def counted(self, variant: str, corruption: str) -> tuple[int, int]:
         """How many cells of a corruption (or `CLEAN`) are counted, of how many, over all models of a variant."""
-        wanted = [
-            (model / RESULTS_FILE, model / CELLS_FOLDER / cell_file(corruption, severity))
-            for model in self._models(variant)
-            for severity in ((0,) if corruption == CLEAN else SEVERITIES)
-        ]
-        return sum(results.exists() or cell.exists() for results, cell in wanted), len(wanted)
+        severities, models = (0,) if corruption == CLEAN else SEVERITIES, self._models(variant)
+        counted = sum(
+            (model / CELLS_FOLDER / cell_file(corruption, severity)).exists() or (corruption, severity) in results
+            for model in models
+            for results in (_cells_in(model / RESULTS_FILE),)
+            for severity in severities
+        )
+        return counted, len(models) * len(severities)
 
     def _models(self, variant: str) -> list[Path]:
         """The folders of what is benchmarked of a variant: its kept epochs and itself."""
@@ -108,6 +108,15 @@ class Task:
     options: str
     waits_for: tuple[Key, ...]
     done: bool
+
+
+def _cells_in(results: Path) -> set[tuple[str, int]]:
+    """The cells of a finished benchmark, which may be a part of what a recipe asks for; none where they are damaged."""
+    try:
+        cells = json.loads(results.read_text(encoding="utf-8"))["cells"]
+        return {(CLEAN, 0), *((cell["corruption"], cell["severity"]) for cell in cells)}
+    except (OSError, ValueError, TypeError, KeyError):
+        return set()
 
 
 def open_run(folder: Path) -> Run:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pushpull_conv.comparison_layers.replacement import ReplacementConv2d, register_filter
 from pushpull_conv.errors import InputError
 from pushpull_conv.functional import check_alpha
+from pushpull_conv.layers import describe_alpha
 
 _SURROUND_RATIO = 4
 """Deviation of the surround's outer Gaussian over that of the inner one, as Grigorescu et al. chose it."""
@@ -31,8 +32,7 @@ class InhibitedConv2d(ReplacementConv2d):
 
     def extra_repr(self) -> str:
         """Describe the convolution and alpha."""
-        alpha = "trainable" if self.trainable_alpha else f"{self._given_alpha:g}"
-        return f"{super().extra_repr()}, alpha={alpha}"
+        return f"{super().extra_repr()}, alpha={describe_alpha(self.alpha)}"
 
     def _create_tensors(self, like: Tensor) -> None:
         alpha = torch.empty(self.out_channels, device=like.device, dtype=like.dtype)

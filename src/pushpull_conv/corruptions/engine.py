@@ -12,7 +12,7 @@ from pushpull_conv.corruptions.jpeg import jpeg, jpeg_part
 from pushpull_conv.corruptions.kernel import Draws, Kernel, no_draws
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.corruptions.spec import NAMES, PROFILES, parameters, require_severity
-from pushpull_conv.errors import InputError, require_name
+from pushpull_conv.errors import InputError, require_name, require_seed
 
 KERNELS: Mapping[str, Kernel] = {
     **noise.KERNELS,
@@ -51,7 +51,7 @@ def corrupt(
         name: One of `CORRUPTIONS` or `EXTRA_CORRUPTIONS`.
         severity: 1 to 5.
         index: int64 ``[B]``, the place of each image in its data set.
-        seed: Any integer; another seed gives another independent benchmark.
+        seed: 0 to 2^64 - 1; another seed gives another independent benchmark.
         profile: One of `PROFILES`, the constants for images of about 32, 64 and 224 pixels.
         frost: Textures for ``"frost"`` from `load_frost`; the built-in drawings if None.
 
@@ -76,8 +76,7 @@ def corrupt(
     _check_images(images)
     _check_index(index, len(images))
     severity = require_severity(severity)
-    if type(seed) is not int:
-        raise InputError(f"seed is {seed!r}; give an integer")
+    seed = require_seed(seed)
     if not isinstance(frost, FrostTextures | None):
         raise InputError(f"frost is a {type(frost).__name__}; give FrostTextures, as load_frost makes them")
     constants: Any = parameters(name, profile, severity)

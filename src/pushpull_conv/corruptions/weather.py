@@ -1,4 +1,4 @@
-"""Snow, frost, fog, brightness and spatter."""
+"""Snow, frost, fog, brightness and saturate."""
 
 import math
 

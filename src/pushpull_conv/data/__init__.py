@@ -3,8 +3,8 @@
 from pushpull_conv.data.batches import PADDING, EvaluationBatches, TrainingBatches
 from pushpull_conv.data.image_set import ImageSet
 from pushpull_conv.data.places import epoch_order, stratified
-from pushpull_conv.data.published import PublishedSet, open_published
-from pushpull_conv.data.sets import DATA_SETS, IN_MEMORY, load_images, open_images
+from pushpull_conv.data.published import open_published
+from pushpull_conv.data.sets import DATA_SETS, IN_MEMORY, load_images, open_images, require_outside
 from pushpull_conv.data.source import Batch, ImageSource, identity_of
 from pushpull_conv.data.spec import GREYSCALE
 from pushpull_conv.data.stream import ImageStream
@@ -22,7 +22,6 @@ __all__ = [
     "ImageStream",
     "PictureBatches",
     "Preparation",
-    "PublishedSet",
     "TrainingBatches",
     "default_workers",
     "epoch_order",
@@ -30,5 +29,6 @@ __all__ = [
     "load_images",
     "open_images",
     "open_published",
+    "require_outside",
     "stratified",
 ]

@@ -1,4 +1,4 @@
-"""Batches of an `ImageSet`, cut, shuffled and augmented on the device that holds it."""
+"""Batches on the device that holds the images: for training cut, shuffled and augmented, for evaluation in order."""
 
 from collections.abc import Iterator
 

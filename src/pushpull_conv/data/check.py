@@ -16,7 +16,16 @@ from pushpull_conv.data.cifar_batches import FOLDER as CIFAR_BATCHES
 from pushpull_conv.data.folders import ANNOTATIONS_FILE, IMAGES_FOLDER, class_names, is_image, list_files
 from pushpull_conv.data.image_set import ImageSet
 from pushpull_conv.data.pixels import decode_picture
-from pushpull_conv.data.sets import FOLDER, IN_MEMORY, SPLITS, load_images, open_stream, spec_of, split_folder
+from pushpull_conv.data.sets import (
+    FOLDER,
+    IN_MEMORY,
+    SPLITS,
+    load_images,
+    missing_folder,
+    open_stream,
+    spec_of,
+    split_folder,
+)
 from pushpull_conv.data.spec import DataSpec, shortened
 from pushpull_conv.data.stream import Encoded, ImageStream, ahead, read, tasks
 from pushpull_conv.errors import InputError
@@ -99,7 +108,7 @@ def check_data(
     """
     spec, folder = spec_of(name), Path(root).expanduser()
     if not folder.is_dir():
-        raise InputError(f"data folder '{folder}' is missing; give the folder of {name}")
+        raise missing_folder(folder, name)
     splits, absent, problems = [], [], []
     for split in SPLITS:
         source, found = _opened(spec, split, folder)

@@ -73,6 +73,8 @@ def list_split_folder(folder: Path, spec: DataSpec) -> ImageFiles:
     if (folder / ANNOTATIONS_FILE).is_file():
         return _list_annotated(folder, spec)
     found = class_names(folder)
+    if not found:
+        raise InputError(f"'{folder}' has no class folders; put its images into one folder for each class")
     spec.require_classes(found, folder)
     return list_files(folder, dict(zip(found, spec.labels_of(found), strict=True)))
 

@@ -21,7 +21,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a written set: what it was made from, ``sha256`` and ``bytes`` by part.
 
     Returns:
-        The manifest; for a set without one, as those that are downloaded, only empty ``sha256`` and ``bytes``.
+        The manifest. A downloaded set has none: then ``sha256`` and ``bytes`` are there and empty.
 
     Raises:
         InputError: It is damaged.

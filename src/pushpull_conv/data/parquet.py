@@ -139,7 +139,7 @@ def _labels(file: Path, parquet: Any, spec: DataSpec) -> Tensor:
         if not isinstance(value, int):
             raise InputError(f"row {row} of '{file}' has no integer label; replace the file")
     labels = torch.tensor(values, dtype=torch.int64)
-    names = _class_names(parquet.schema_arrow.metadata)
+    names = _class_names(file, parquet.schema_arrow.metadata)
     if names is None:
         return labels
     spec.require_classes(names, file)
@@ -189,9 +189,14 @@ def _image_column(file: Path, parquet: Any) -> str:
     return column
 
 
-def _class_names(metadata: dict[bytes, bytes] | None) -> list[str] | None:
+def _class_names(file: Path, metadata: dict[bytes, bytes] | None) -> list[str] | None:
     """The names that the hub's schema metadata gives to the values of ``label``."""
-    node: Any = json.loads((metadata or {}).get(b"huggingface", b"{}"))
+    try:
+        node: Any = json.loads((metadata or {}).get(b"huggingface", b"{}"))
+    except ValueError as error:
+        raise InputError(f"the class names in Parquet file '{file}' cannot be read ({error}); copy it again") from error
     for key in ("info", "features", "label", "names"):
         node = node.get(key) if isinstance(node, dict) else None
+    if not isinstance(node, list):
+        return None
     return list(class_list("imagenet")) if node and (len(node), node[0], node[-1]) == _HUB_IMAGENET else node

@@ -1,4 +1,4 @@
-"""Single pictures, for a look at what the corruptions do to them."""
+"""Single pictures, for a look at what corruptions, augmentations and units do to them."""
 
 from pathlib import Path
 

@@ -8,7 +8,6 @@ import functools
 import hashlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,24 +16,13 @@ from pushpull_conv.data.folders import class_names, image_entries, list_files
 from pushpull_conv.data.manifest import changed, read_manifest, require_finished, total_bytes
 from pushpull_conv.data.sets import larger_set
 from pushpull_conv.data.source import Batch, ImageSource
-from pushpull_conv.data.spec import DataSpec, colour_name
+from pushpull_conv.data.spec import DataSpec, is_greyscale
 from pushpull_conv.data.stream import ImageStream
 from pushpull_conv.errors import InputError
 
 LABELS_FILE = "labels.npy"
 _SEVERITIES = 5
 """Severities in an array file, one after the other."""
-
-
-class PublishedSet(Protocol):
-    """Corrupted versions of a source's images."""
-
-    @property
-    def identity(self) -> str:
-        """SHA-256, in hex, that tells this set from others."""
-
-    def batches(self, corruption: str, severity: int, batch_size: int) -> Iterator[Batch]:
-        """Every image of one corruption and severity once, ``batch_size`` at a time, on the CPU."""
 
 
 def open_published(
@@ -68,16 +56,12 @@ def open_published(
 def _require_colours(folder: Path, source: ImageSource) -> None:
     """Raise `InputError` if only the clean or only the corrupted images are grey; downloaded sets are in colour."""
     made_from = read_manifest(folder).get("data", "")
-    if _is_grey(made_from) != _is_grey(source.name):
-        grey, other = ("corrupted", "clean") if _is_grey(made_from) else ("clean", "corrupted")
+    if is_greyscale(made_from) != is_greyscale(source.name):
+        grey, other = ("corrupted", "clean") if is_greyscale(made_from) else ("clean", "corrupted")
         raise InputError(
             f"the {grey} images are in greyscale, the {other} ones of '{folder}' and {source.name} in colour; "
             "leave the published set out, or give one that was written from the same images"
         )
-
-
-def _is_grey(name: str) -> bool:
-    return colour_name(name) != name
 
 
 class PublishedArrays:

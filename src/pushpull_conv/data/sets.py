@@ -127,14 +127,14 @@ def spec_of(name: str) -> DataSpec:
 
 
 def open_stream(name: str, split: str, root: Path) -> ImageStream | None:
-    """One split as files; None where there is none in one of the layouts that `open_images` names, as for a stream.
+    """Open one split from its files; None if ``root`` holds it in none of the layouts that `open_images` lists.
 
     Raises:
         InputError: As for `open_images`.
     """
     spec = spec_of(name)
     if not root.is_dir():
-        raise InputError(f"data folder '{root}' is missing; give the folder of {name}")
+        raise missing_folder(root, name)
     names = spec.names_of(split)
     if name != FOLDER and (shards := _parquet_shards(root, names)):
         return ImageStream(list_parquet(shards, spec), spec, split)
@@ -150,6 +150,12 @@ def open_stream(name: str, split: str, root: Path) -> ImageStream | None:
     return None
 
 
+def missing_folder(root: Path, name: str) -> InputError:
+    """Return what to raise where the folder that holds a data set is none."""
+    what = "is a file, and no folder" if root.exists() else "is missing"
+    return InputError(f"data folder '{root}' {what}; give the folder of {'the images' if name == FOLDER else name}")
+
+
 def split_folder(name: str, split: str, root: Path) -> Path | None:
     """The folder whose class folders are one split; None where it lies otherwise, or not in ``root``."""
     spec = spec_of(name)
@@ -157,6 +163,14 @@ def split_folder(name: str, split: str, root: Path) -> Path | None:
     if (name != FOLDER and _parquet_shards(root, names)) or find_tar_shards(root, names):
         return None
     return _split_folder(root, names)
+
+
+def require_outside(out: Path, root: Path | None) -> None:
+    """Raise `InputError` if ``out`` lies among the images of the data set in ``root`` and would become one of them."""
+    splits = {"train", *DataSpec.held_out}
+    below = os.path.relpath(out.expanduser().resolve(), (root or Path()).expanduser().resolve())
+    if root is not None and Path(below).parts[0] in splits:
+        raise InputError(f"output folder '{out}' lies among the images of '{root}'; choose a folder outside of it")
 
 
 def larger_set(source: ImageSource) -> tuple[str, ...]:

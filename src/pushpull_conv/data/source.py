@@ -1,4 +1,4 @@
-"""What the benchmark needs of labelled images, whether they lie in memory or are decoded while it runs."""
+"""What benchmark and training need of labelled images, whether they lie in memory or are decoded when asked for."""
 
 import dataclasses
 import hashlib
@@ -84,6 +84,6 @@ class ImageSource(Protocol):
 
 
 def identity_of(images: ImageSource) -> str:
-    """Return what tells images apart as far as their labels do: quick to know where a fingerprint reads every file."""
+    """Return a cheap identity of images, from their number, classes and labels; a fingerprint may read every file."""
     labels = hashlib.sha256(images.labels.cpu().numpy().tobytes()).hexdigest()
     return f"{len(images)} images of {images.num_classes} classes, labels {labels[:12]}"

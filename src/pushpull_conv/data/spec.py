@@ -76,6 +76,11 @@ def colour_name(name: str) -> str:
     return name.removesuffix(GREYSCALE)
 
 
+def is_greyscale(name: str) -> bool:
+    """Whether a data set of this name is turned to luminance."""
+    return name.endswith(GREYSCALE)
+
+
 def class_list(name: str) -> tuple[str, ...]:
     """The synset ids of ``imagenet``, ``imagenet-100`` or ``imagenet-200``, in the order of the labels.
 

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import Precision
 from torch import Tensor, nn
 
-from pushpull_conv.benchmark import corruption_errors, evaluate, suite_of
+from pushpull_conv.benchmark import corruption_errors, evaluate, generated, suite_of
 from pushpull_conv.benchmark.evaluation import wanted_cells
 from pushpull_conv.corruptions import FrostTextures, load_frost
 from pushpull_conv.data import ImageSource
@@ -82,17 +82,22 @@ class CorruptionBenchmark(Callback):
         _, *cells = wanted_cells(corruptions, severities)
         if not cells:
             raise InputError("corruptions and severities must not be empty; give at least one of each, or None for all")
-        suite_of(source, suite).quality(jpeg=jpeg)
+        if batch_size < 1:
+            raise InputError(f"batch_size must be 1 or more, not {batch_size}")
+        textures = frost if isinstance(frost, FrostTextures) else load_frost(frost)
+        generated(source, suite_of(source, suite), seed=seed, frost=textures, jpeg=jpeg)  # refuses what does not fit
         self.source = source
         self.every_n_epochs = every_n_epochs
         self.network = network
         self.normalisation = None if mean is None or std is None else (mean, std)
+        if self.normalisation:
+            Classifier(nn.Identity(), *self.normalisation)
         self.corruptions = list(dict.fromkeys(name for name, _ in cells))
         self.settings: dict[str, Any] = {
             "suite": suite,
             "seed": seed,
             "severities": sorted({severity for _, severity in cells}),
-            "frost": frost if isinstance(frost, FrostTextures) else load_frost(frost),
+            "frost": textures,
             "jpeg": jpeg,
             "batch_size": batch_size,
         }

@@ -1,1 +1,1 @@
-"""Training from a recipe. The names load on first use; Lightning comes with the first call that trains."""
+"""Training from a recipe: what it says (`recipe`, `variants`), and how it is done (`fit`)."""

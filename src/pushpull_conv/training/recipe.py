@@ -232,7 +232,7 @@ def first_difference(there: Any, here: Any, key: str = "") -> str:
 def _read(name_or_path: str, beside: Path, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Return what a recipe's file says, merged into what it extends; ``extended``: the files that led here."""
     path = _find(name_or_path, beside)
-    if path in extended:
+    if path.resolve() in [file.resolve() for file in extended]:
         raise InputError(f"recipe '{path}' extends itself by way of {', '.join(map(str, extended))}; end the circle")
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
@@ -288,9 +288,10 @@ def _override(content: dict[str, Any], override: str) -> None:
     if not equals or "" in (*parents, last) or not isinstance(section, dict):
         raise InputError(f"--set '{override}' is not of the form key.key=value, for example training.epochs=2")
     try:
-        section[last] = yaml.safe_load(value)
+        section[last] = yaml.load(value, _Loader)
     except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"--set '{override}': the value is not YAML; a text may need quotes") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"--set '{override}': the value is not YAML ({reason}); a text may need quotes") from error
 
 
 def _one_line(error: ErrorDetails) -> str:

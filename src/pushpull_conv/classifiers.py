@@ -1,0 +1,85 @@
+"""The classifier that a user names: a trained model of a run, one that is shipped, or a network with its weights."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pushpull_conv.data import ImageSource
+from pushpull_conv.data.spec import is_greyscale, require_own_names, shortened
+from pushpull_conv.errors import InputError
+from pushpull_conv.files import EPOCHS_FOLDER, RECIPE_FILE, in_its_run
+from pushpull_conv.models import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PRETRAINED,
+    ChosenLogits,
+    Classifier,
+    ModelSpec,
+    find_checkpoint,
+    load_checkpoint,
+    pretrained_models,
+    pretrained_synsets,
+    with_weights,
+)
+from pushpull_conv.training.recipe import load_recipe
+
+
+def open_classifier(model: str, images: ImageSource, weights: str | None = None) -> Classifier | ChosenLogits:
+    """Return the classifier that a user names; where it knows more classes than the images have, among theirs alone.
+
+    Args:
+        model: A trained model, as `find_checkpoint` takes it, or a name that `create_model` knows.
+        images: What it is to classify; a model whose weights are in a file that does not name their classes gets as
+            many logits as these have.
+        weights: Those of a model that `create_model` knows, as `with_weights` takes them; None for a trained one.
+
+    Raises:
+        InputError: There is no such model, it does not know the images' classes, weights are missing, do not fit or
+            are too many, or the model was trained in greyscale and the images are in colour.
+    """
+    if weights is not None:
+        if Path(model).is_dir() or Path(model).suffix == ".safetensors" or model in pretrained_models():
+            raise InputError(f"--weights '{weights}' goes with a model's name, but '{model}' holds its own weights")
+        known = pretrained_synsets(model) if weights == PRETRAINED else ()
+        if known:
+            _places_of(images, known, weights)  # before they are downloaded
+        plain = ModelSpec(model, len(known) or images.num_classes, None, None, IMAGENET_MEAN, IMAGENET_STD, known)
+        classifier, spec = with_weights(plain, weights)
+    else:
+        if model.startswith(("timm:", "torchvision:")):
+            raise InputError(f"'{model}' is a network without weights; add --weights FILE, or --weights pretrained")
+        if Path(model).is_file() and Path(model).suffix != ".safetensors":
+            raise InputError(f"'{model}' does not tell its network; name that, as in timm:resnet50 --weights {model}")
+        checkpoint = find_checkpoint(model, "or another model's name with --weights")
+        _require_trained_in_colour(checkpoint, images)
+        classifier, spec = load_checkpoint(checkpoint)
+    if not spec.classes:  # a model need not name them
+        if spec.num_classes != images.num_classes:
+            raise InputError(
+                f"'{model}' was trained on {spec.num_classes} classes, which it does not name; {images.name} has "
+                f"{images.num_classes}"
+            )
+        return classifier
+    places = _places_of(images, spec.classes, weights or model)
+    return classifier if places == list(range(spec.num_classes)) else ChosenLogits(classifier, places)
+
+
+def _places_of(images: ImageSource, known: Sequence[str], model: str) -> list[int]:
+    """Return the place of each of the images' classes among those that a model knows; `InputError` if one is not."""
+    require_own_names(known, f"model '{model}'")
+    places = {name: place for place, name in enumerate(known)}
+    if unknown := [name for name in images.classes if name not in places]:
+        raise InputError(
+            f"'{model}' was trained on {len(known)} classes ({shortened(known)}); {images.name} has others "
+            f"({shortened(unknown)}); give images of its classes, whose folders have their names, or fine-tune it, "
+            "with a recipe whose model has these weights"
+        )
+    return [places[name] for name in images.classes]
+
+
+def _require_trained_in_colour(checkpoint: Path, images: ImageSource) -> None:
+    """Refuse images in colour for a model, or a kept epoch, whose run says that it learned from greyscale ones."""
+    for folder in (in_its_run(checkpoint.parent), checkpoint.resolve().parent):  # the file itself may be a link
+        training = folder.parents[1] if folder.parent.name == EPOCHS_FOLDER else folder
+        recipe = training.parent / RECIPE_FILE
+        if recipe.exists() and load_recipe(str(recipe)).data.greyscale and not is_greyscale(images.name):
+            raise InputError(f"'{checkpoint}' was trained in greyscale, {images.name} is in colour; add --greyscale")
