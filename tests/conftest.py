@@ -15,6 +15,12 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the modules that have slow tests, so that at the end no process waits long for another's last."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture
 def pushpull(monkeypatch, capsys):
     """Call the command line in this process: ``code, output, errors = pushpull("evaluate", ...)``."""

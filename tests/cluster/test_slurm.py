@@ -14,7 +14,7 @@ from slurm_cluster import cluster, missing
 from pushpull_conv import CORRUPTIONS, Results
 from pushpull_conv.cluster import slurm as commands
 
-pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(missing()), reason=missing())]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 EPOCHS = 15
 LEFT = ("fog", "brightness", "contrast")
 """The corruptions that SLURM counts for the second variant; the others are counted here, which is quicker."""

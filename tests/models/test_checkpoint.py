@@ -237,12 +237,19 @@ def test_saving_leaves_the_random_generator_alone(tmp_path):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.fixture(scope="module")
+def targets():
+    """What weights may be loaded into; compiled once, because that takes longer than all else in the tests."""
+    compiled = (torch.compile(module, backend="eager") for module in (SPEC.build().eval().network, SPEC.build().eval()))
+    return [SPEC.build().eval(), *compiled]
+
+
 @pytest.mark.parametrize(
     "prefix",
     ["", "module.", "model.network.", "model.module.network.", "model._orig_mod.network.", "classifier.network."],
 )
 @pytest.mark.parametrize("form", ["plain.pt", "lightning.ckpt", "legacy.pth", "tensors.safetensors"])
-def test_weights_load_from_any_common_file(tmp_path, prefix, form):
+def test_weights_load_from_any_common_file(tmp_path, targets, prefix, form):
     classifier, path = trained_classifier(), tmp_path / form
     state = {f"{prefix}{name}": value for name, value in classifier.network.state_dict().items()}
     if form == "lightning.ckpt":
@@ -252,9 +259,9 @@ def test_weights_load_from_any_common_file(tmp_path, prefix, form):
         safetensors.torch.save_file(state, path)
     else:
         torch.save(state, path, _use_new_zipfile_serialization=form == "plain.pt")
-    network = SPEC.build().eval().network
-    compiled = (torch.compile(module, backend="eager") for module in (network, SPEC.build().eval()))
-    for target in (SPEC.build().eval(), *compiled):
+    for target in targets:
+        for tensor in target.state_dict().values():
+            tensor.zero_()
         load_weights_(target, path)
         network = getattr(target, "network", target)
         assert torch.equal(network(IMAGES.float()), classifier.network(IMAGES.float()))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pushpull_conv.data.spec import DataSpec
+from pushpull_conv.data.spec import OTHER, DataSpec
 from pushpull_conv.data.stream import Encoded
 from pushpull_conv.errors import InputError
 
@@ -79,12 +79,12 @@ def list_split_folder(folder: Path, spec: DataSpec) -> ImageFiles:
     return list_files(folder, dict(zip(found, spec.labels_of(found), strict=True)))
 
 
-def list_files(folder: Path, labels: Mapping[str, int | None]) -> ImageFiles:
+def list_files(folder: Path, labels: Mapping[str, int]) -> ImageFiles:
     """List the files of class folders, each with its place among them as index.
 
     Args:
         folder: What the class folders lie in.
-        labels: The label of each class folder; None: its files count, but are not listed.
+        labels: The label of each class folder; with `OTHER` its files count, but are not listed.
 
     Raises:
         InputError: A class has no images.
@@ -165,11 +165,11 @@ def _list_annotated(folder: Path, spec: DataSpec) -> ImageFiles:
     return _files(holders, [by_class[name] for name in found], spec.labels_of(found))
 
 
-def _files(folders: Sequence[str], names: Sequence[list[str]], labels: Sequence[int | None]) -> ImageFiles:
-    """The files of several folders, of which those without a label count, but are not listed."""
+def _files(folders: Sequence[str], names: Sequence[list[str]], labels: Sequence[int]) -> ImageFiles:
+    """The files of several folders, of which those of other classes count, but are not listed."""
     counts = [len(files) for files in names]
-    label = np.repeat([-1 if label is None else label for label in labels], counts).astype(np.int64)
-    kept = np.flatnonzero(label >= 0)
+    label = np.repeat(np.array(labels, np.int64), counts)
+    kept = np.flatnonzero(label != OTHER)
     return ImageFiles(
         tuple(folders),
         np.repeat(np.arange(len(folders)), counts)[kept],

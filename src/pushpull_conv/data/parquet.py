@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pushpull_conv.data.places import blocks_in_window
-from pushpull_conv.data.spec import DataSpec, class_list
+from pushpull_conv.data.spec import OTHER, DataSpec, class_list
 from pushpull_conv.data.stream import Encoded
 from pushpull_conv.errors import InputError, require_module
 
@@ -114,14 +114,10 @@ def list_parquet(files: Sequence[Path], spec: DataSpec) -> ParquetImages:
         groups += [(shard, number, first) for number, first in enumerate(itertools.accumulate(rows[:-1], initial=0))]
         sizes += rows or [0]
     every = torch.cat(labels)
-    kept = (every != _OTHER).nonzero()[:, 0]
+    kept = (every != OTHER).nonzero()[:, 0]
     group_of = np.repeat(np.arange(len(sizes)), sizes)[kept.numpy()]
     of_shard = np.concatenate([np.arange(len(values)) for values in labels])[kept.numpy()]
     return ParquetImages(tuple(files), np.array(groups), group_of, of_shard, every[kept], kept)
-
-
-_OTHER = torch.iinfo(torch.int64).min
-"""Stands for the label of a class that the data set leaves out."""
 
 
 def _require_all_shards(files: Sequence[Path]) -> None:
@@ -145,7 +141,7 @@ def _labels(file: Path, parquet: Any, spec: DataSpec) -> Tensor:
     spec.require_classes(names, file)
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
         return labels  # whoever holds the labels names the one that is out of range
-    return torch.tensor([_OTHER if label is None else label for label in spec.labels_of(names)])[labels]
+    return torch.tensor(spec.labels_of(names))[labels]
 
 
 def _contents(file: Path, group: int) -> Any:

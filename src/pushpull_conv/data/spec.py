@@ -10,6 +10,8 @@ from pushpull_conv.errors import InputError
 
 GREYSCALE = "-greyscale"
 """Ends the name of a data set whose images are turned to luminance."""
+OTHER = -(2**63)
+"""Stands for the label of a class that the data set leaves out: the least int64, which no file has for a label."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +62,10 @@ class DataSpec:
         if missing := [name for name in self.classes if name not in set(found)]:
             raise InputError(f"'{place}' lacks the classes {shortened(missing)} of {self.name}; copy all of them")
 
-    def labels_of(self, found: Sequence[str]) -> tuple[int | None, ...]:
-        """The label of each class in ``found``; None for those of the larger set only."""
+    def labels_of(self, found: Sequence[str]) -> tuple[int, ...]:
+        """The label of each class in ``found``; `OTHER` for those of the larger set only."""
         places = {name: label for label, name in enumerate(self.classes)}
-        return tuple(places.get(name) for name in found)
+        return tuple(places.get(name, OTHER) for name in found)
 
 
 def colour_name(name: str) -> str:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pushpull_conv.data.folders import SUFFIXES
-from pushpull_conv.data.spec import DataSpec
+from pushpull_conv.data.spec import OTHER, DataSpec
 from pushpull_conv.data.stream import Encoded
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import atomic_write, cache_folder
@@ -113,7 +113,7 @@ def list_tar(shards: Sequence[Path], spec: DataSpec, classes_file: Path) -> TarI
     if labels_of is not None:
         _require_numbers(numbers, len(labels_of), classes_file)
         numbers = labels_of[numbers]
-    kept = np.flatnonzero(numbers != _OTHER)
+    kept = np.flatnonzero(numbers != OTHER)
     columns = (shard_of[kept], names[kept], offsets[kept], sizes[kept])
     return TarImages(tuple(shards), *columns, torch.from_numpy(numbers[kept]), torch.from_numpy(kept))
 
@@ -125,10 +125,6 @@ def read_classes(classes_file: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"'{classes_file}' cannot be read; write the name of each class there, one a line") from error
     return tuple(line.strip() for line in lines if line.strip())
-
-
-_OTHER = np.iinfo(np.int64).min
-"""Stands for the label of a class that the data set leaves out."""
 
 
 class _Listed(NamedTuple):
@@ -145,7 +141,7 @@ def _labels_of(spec: DataSpec, classes_file: Path) -> np.ndarray | None:
     if classes_file.is_file():
         names = read_classes(classes_file)
         spec.require_classes(names, classes_file)
-        return np.array([_OTHER if label is None else label for label in spec.labels_of(names)], np.int64)
+        return np.array(spec.labels_of(names), np.int64)
     if spec.within is not None:
         raise InputError(
             f"'{classes_file}' is missing, so nothing says whether the labels are those of {spec.name} or of a larger "
