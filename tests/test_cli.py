@@ -281,7 +281,7 @@ def test_what_was_nearly_right_is_told_how_to_be_right(pushpull, tmp_path, monke
     inside = ["train", "quickstart", "--data", "data", "--out", "data/val/out"]
     refused(pushpull(*inside), "'data/val/out' lies among the images of 'data'; choose a folder outside of it")
     for words in (["--seed", 1], ["--frost", "procedural"], ["--no-jpeg"]):
-        told = f"{words[0].replace('no-', '')} does not go with --published, whose images are made already; leave it"
+        told = f"{words[0]} does not go with --published, whose images are made already; leave it"
         refused(pushpull("evaluate", "resnet20", *write, "--published", "set", *words), told)
     for seed in (99999999999999999999, -1):
         told = f"--seed is {seed}; allowed: 0 to 18446744073709551615"
@@ -490,12 +490,21 @@ def test_a_set_is_written_and_evaluated_from_the_disk(pushpull, model_file, tmp_
     refused(pushpull(*call, "--out", tmp_path / "report"), "cannot be compared", "origin 'generated' and 'published")
 
 
+def test_a_set_for_a_model_of_greyscale_images_is_written_from_such(pushpull, model_file, tmp_path):
+    write = ["corrupt", "--data-set", "digits", "--corruption", "fog", "--workers", "1", "--greyscale"]
+    assert pushpull(*write, "--out", tmp_path / "set")[0] == 0
+    call = ["evaluate", model_file, "--data-set", "digits", *CELLS, "--published", tmp_path / "set"]
+    refused(pushpull(*call, "--out", tmp_path / "a"), "the corrupted images are in greyscale", "in colour")
+    assert pushpull(*call, "--out", tmp_path / "b", "--greyscale")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         ([], ["either a picture or --data-set"]),
         (["photo.png", "--data-set", "digits"], ["either a picture or --data-set"]),
         (["photo.png", "--workers", "2"], ["--workers does not go with a picture"]),
+        (["photo.png", "--greyscale"], ["--greyscale does not go with a picture"]),
         (["photo.png", "--suite", "cifar10-c"], ["--suite does not go with a picture"]),
         (["--data-set", "digits", "--profile", "cifar"], ["--profile does not go with --data-set"]),
         (["--data-set", "digits", "--suite", "imagenet-c"], ["'imagenet-c' is for images of 224 x 224", "cifar10-c"]),

@@ -73,6 +73,9 @@ def _seed(value: int | None) -> int | None:
 
 
 SeedOption = Annotated[int, typer.Option(metavar="N", help="Key of the corruptions' randomness.", callback=_seed)]
+GreyscaleOption = Annotated[
+    bool, typer.Option("--greyscale", help="Turn the images to luminance, for a model that was trained so.")
+]
 CorruptionOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -382,9 +385,7 @@ def evaluate(
         bool | None,
         typer.Option("--jpeg/--no-jpeg", help="Store corrupted images as JPEG where the suite does.  [default: jpeg]"),
     ] = None,
-    greyscale: Annotated[
-        bool, typer.Option("--greyscale", help="Turn the images to luminance, for a model that was trained so.")
-    ] = False,
+    greyscale: GreyscaleOption = False,
     published: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Read the corrupted images from this set; generate none.")
     ] = None,
@@ -416,7 +417,7 @@ def evaluate(
     from pushpull_conv.experiment import benchmark
     from pushpull_conv.report.tables import error_table
 
-    made = {"--seed": seed, "--frost": frost, "--jpeg": jpeg}
+    made = {"--seed": seed, "--frost": frost, "--jpeg" if jpeg else "--no-jpeg": jpeg}
     if published is not None and (misplaced := [name for name, value in made.items() if value is not None]):
         raise InputError(f"{misplaced[0]} does not go with --published, whose images are made already; leave it out")
     require_outside(out, data)
@@ -516,6 +517,7 @@ def corrupt(
     seed: SeedOption = 1234,
     frost: FrostOption = "procedural",
     corruption: CorruptionOption = None,
+    greyscale: GreyscaleOption = False,
     workers: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Processes that write a set side by side.  [default: one for each core]"),
@@ -533,7 +535,8 @@ def corrupt(
     Example: **pushpull corrupt --data-set cifar10 --data cifar10 --out CIFAR-10-C**
     """
     console = _console()
-    for_sets = {"--data": data, "--suite": suite, "--corruption": corruption, "--workers": workers}
+    for_sets: dict[str, Any] = {"--data": data, "--suite": suite, "--corruption": corruption, "--workers": workers}
+    for_sets["--greyscale"] = greyscale or None
     misplaced = [
         name for name, value in ({"--profile": profile} if data_set else for_sets).items() if value is not None
     ]
@@ -550,7 +553,7 @@ def corrupt(
         from pushpull_conv.data import open_images
         from pushpull_conv.experiment import corrupt_set
 
-        images = open_images(data_set, "test", root=data)
+        images = open_images(data_set, "test", root=data, greyscale=greyscale)
         manifest = corrupt_set(
             images,
             out,

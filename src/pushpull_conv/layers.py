@@ -75,8 +75,10 @@ class PushPullConv2d(nn.Conv2d):
 
     alpha: Tensor
 
-    accepts = staticmethod(is_plain_conv)
-    """Tells what convolutions `from_conv2d` takes."""
+    @staticmethod
+    def accepts(module: nn.Module) -> bool:
+        """Tell whether `from_conv2d` takes ``module``, because the unit computes all that it does."""
+        return is_plain_conv(module)
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from pushpull_conv import CORRUPTIONS, Results
 from pushpull_conv.cluster import slurm as commands
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
-EPOCHS = 15
+EPOCHS = 9
 LEFT = ("fog", "brightness", "contrast")
 """The corruptions that SLURM counts for the second variant; the others are counted here, which is quicker."""
 

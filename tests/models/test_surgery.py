@@ -16,6 +16,7 @@ from pushpull_conv.errors import InputError
 from pushpull_conv.functional import push_pull_conv2d_reference
 from pushpull_conv.layers import PushPullConv2d
 from pushpull_conv.models import SwapReport, create_model, swap_first_conv_
+from pushpull_conv.models.timm_convs import TimmPushPullConv2d
 
 # Name, the stem that is to be found, and a small image size that the architecture takes.
 TIMM = [
@@ -110,6 +111,13 @@ def test_a_unit_over_a_timm_convolution_prepares_input_and_weights_as_that_does(
     )  # fmt: skip
     torch.testing.assert_close(inhibited(x), expected, atol=1e-9, rtol=1e-7)
     assert {*conv.state_dict(), "alpha"} == {*inhibited.state_dict()}
+
+
+def test_a_unit_over_timm_convolutions_takes_a_plain_one_too():
+    conv, x = nn.Conv2d(3, 4, 3, stride=2, padding=1), torch.randn(1, 3, 9, 9)
+    assert torch.equal(TimmPushPullConv2d.from_conv2d(conv)(x), PushPullConv2d.from_conv2d(conv)(x))
+    with pytest.raises(InputError, match="conv is a OwnConv"):
+        TimmPushPullConv2d.from_conv2d(OwnConv(3, 4, 3))
 
 
 def test_a_unit_over_a_timm_convolution_keeps_its_parameters_and_can_be_copied():

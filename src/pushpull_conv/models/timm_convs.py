@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushpull_conv.layers import PushPullConv2d
+from pushpull_conv.layers import PushPullConv2d, is_plain_conv
 
 torch.fx.wrap("pad_same")  # one node of a symbolic trace: it asks for the image's size
 
@@ -52,7 +52,10 @@ class TimmPushPullConv2d(PushPullConv2d):
     epsilon: float | None
     scale: float
 
-    accepts = staticmethod(is_timm_conv)
+    @staticmethod
+    def accepts(module: nn.Module) -> bool:
+        """Tell whether `from_conv2d` takes ``module``: also a plain convolution, which prepares nothing."""
+        return is_plain_conv(module) or is_timm_conv(module)
 
     @classmethod
     def from_conv2d(cls, conv: nn.Conv2d, **settings: Any) -> "TimmPushPullConv2d":
