@@ -68,8 +68,8 @@ SuiteOption = Annotated[
 ]
 
 
-def _seed(value: int | None) -> int | None:
-    return None if value is None else require_seed(value, "--seed")
+def _seed(value: int) -> int:
+    return require_seed(value, "--seed")
 
 
 SeedOption = Annotated[int, typer.Option(metavar="N", help="Key of the corruptions' randomness.", callback=_seed)]
@@ -340,6 +340,7 @@ def status(
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -370,21 +371,11 @@ def evaluate(
         ),
     ] = None,
     suite: SuiteOption = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Key of the corruptions' randomness.  [default: 1234]", callback=_seed),
-    ] = None,
-    frost: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SOURCE",
-            help="Frost textures: procedural, reference (extra) or a folder of photographs.  [default: procedural]",
-        ),
-    ] = None,
+    seed: SeedOption = 1234,
+    frost: FrostOption = "procedural",
     jpeg: Annotated[
-        bool | None,
-        typer.Option("--jpeg/--no-jpeg", help="Store corrupted images as JPEG where the suite does.  [default: jpeg]"),
-    ] = None,
+        bool, typer.Option("--jpeg/--no-jpeg", help="Store corrupted images as JPEG where the suite does.")
+    ] = True,
     greyscale: GreyscaleOption = False,
     published: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Read the corrupted images from this set; generate none.")
@@ -417,8 +408,8 @@ def evaluate(
     from pushpull_conv.experiment import benchmark
     from pushpull_conv.report.tables import error_table
 
-    made = {"--seed": seed, "--frost": frost, "--jpeg" if jpeg else "--no-jpeg": jpeg}
-    if published is not None and (misplaced := [name for name, value in made.items() if value is not None]):
+    making = {"seed": "--seed", "frost": "--frost", "jpeg": "--jpeg" if jpeg else "--no-jpeg"}
+    if published is not None and (misplaced := [option for name, option in making.items() if _is_given(context, name)]):
         raise InputError(f"{misplaced[0]} does not go with --published, whose images are made already; leave it out")
     require_outside(out, data)
     console = _console()
@@ -429,9 +420,9 @@ def evaluate(
         out,
         label=label or out.resolve().name,
         suite=suite,
-        seed=1234 if seed is None else seed,
-        frost=frost or "procedural",
-        jpeg=jpeg is not False,
+        seed=seed,
+        frost=frost,
+        jpeg=jpeg,
         published=published,
         batch_size=batch_size,
         autocast=autocast,
@@ -671,6 +662,12 @@ def _print_plan(recipe: str, data: Path | None, out: Path | None, settings: list
             experiment.note_precision()
         if any(one.benchmark_seconds for one in planned):
             experiment.note_autocast()
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether a parameter was written on the command line, be it with its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _chosen(recipe: "Recipe", names: list[str] | None) -> "Sequence[Variant]":

@@ -50,6 +50,19 @@ def require_name(kind: str, value: str, allowed: Iterable[Name]) -> Name:
     raise InputError(f"unknown {kind} {value!r}{hint} Allowed: {', '.join(names)}")
 
 
+def require_positive(argument: str, value: int) -> None:
+    """Raise `InputError` unless a number of things is 1 or more.
+
+    Example:
+        >>> require_positive("workers", 0)
+        Traceback (most recent call last):
+            ...
+        pushpull_conv.errors.InputError: workers must be 1 or more, not 0
+    """
+    if value < 1:
+        raise InputError(f"{argument} must be 1 or more, not {value}")
+
+
 def require_seed(seed: int, argument: str = "seed") -> int:
     """Return ``seed``, an integer of Python or NumPy, as Python's if it can be a key: no other gives the same draws.
 

@@ -23,7 +23,7 @@ from pushpull_conv.benchmark.versions import Generated, Published, Versions
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, FrostTextures, corrupt, load_frost, require_severity
 from pushpull_conv.corruptions.spec import NAMES
 from pushpull_conv.data import Batch, ImageSource
-from pushpull_conv.errors import InputError, require_name, require_seed
+from pushpull_conv.errors import InputError, require_name, require_positive, require_seed
 from pushpull_conv.files import CELLS_FOLDER, RESULTS_FILE, cell_file
 
 TOP = 5
@@ -171,8 +171,7 @@ def count_cells(
     chosen = suite_of(source, suite)
     if autocast is not None:
         require_name("autocast dtype", autocast, AUTOCAST_DTYPES)
-    if batch_size < 1:
-        raise InputError(f"batch_size must be 1 or more, not {batch_size}")
+    require_positive("batch_size", batch_size)
     require_printable(label)
     versions: Versions
     if published is None:
@@ -244,7 +243,7 @@ def generated(
 ) -> Generated:
     """The versions that a suite makes of a source; the arguments are those of `evaluate`."""
     require_seed(seed)
-    textures = frost if isinstance(frost, FrostTextures) else load_frost(frost)
+    textures = load_frost(frost)
     make = functools.partial(corrupt, seed=seed, profile=suite.profile, frost=textures)
     return Generated(source, make, seed, textures.identity, suite.quality(jpeg=jpeg))
 

@@ -26,7 +26,7 @@ from pushpull_conv.corruptions import SEVERITIES, FrostTextures
 from pushpull_conv.data import ImageSource
 from pushpull_conv.data.manifest import MANIFEST_FILE, PARTIAL_FILE, checksum, total_bytes
 from pushpull_conv.data.published import LABELS_FILE
-from pushpull_conv.errors import InputError
+from pushpull_conv.errors import InputError, require_positive
 from pushpull_conv.files import LOCK_FILE, alone, writable_folder, write_text
 from pushpull_conv.interrupts import interrupts_held, meet_interrupts
 from pushpull_conv.provenance import provenance
@@ -99,8 +99,7 @@ def write_set(
     """
     chosen = suite_of(source, suite)
     cells = wanted_cells(corruptions, SEVERITIES)[1:]
-    if workers < 1:
-        raise InputError(f"workers must be 1 or more, not {workers}")
+    require_positive("workers", workers)
     versions = generated(source, chosen, seed=seed, frost=frost, jpeg=True)
     labels = [LABELS_FILE] if chosen.layout == "arrays" else []
     parts = labels + list(dict.fromkeys(_part(key, chosen) for key in cells))

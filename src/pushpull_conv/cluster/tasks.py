@@ -1,6 +1,7 @@
 """The tasks of a run, what each waits for, and which are done: known from the files of the run alone, without torch."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -78,14 +79,12 @@ class Run:
 
     def counted(self, variant: str, corruption: str) -> tuple[int, int]:
         """How many cells of a corruption (or `CLEAN`) are counted, of how many, over all models of a variant."""
-        severities, models = (0,) if corruption == CLEAN else SEVERITIES, self._models(variant)
-        counted = sum(
-            (model / CELLS_FOLDER / cell_file(corruption, severity)).exists() or (corruption, severity) in results
-            for model in models
-            for results in (_cells_in(model / RESULTS_FILE),)
-            for severity in severities
-        )
-        return counted, len(models) * len(severities)
+        wanted = [
+            (model, (corruption, severity))
+            for model in self._models(variant)
+            for severity in ((0,) if corruption == CLEAN else SEVERITIES)
+        ]
+        return sum(_is_counted(model, key) for model, key in wanted), len(wanted)
 
     def _models(self, variant: str) -> list[Path]:
         """The folders of what is benchmarked of a variant: its kept epochs and itself."""
@@ -110,8 +109,17 @@ class Task:
     done: bool
 
 
-def _cells_in(results: Path) -> set[tuple[str, int]]:
-    """The cells of a finished benchmark, which may be a part of what a recipe asks for; none where they are damaged."""
+def _is_counted(model: Path, key: tuple[str, int]) -> bool:
+    """Whether a cell has a file of its own or is in the results, which may be a part of what a recipe asks for."""
+    results = model / RESULTS_FILE
+    if (model / CELLS_FOLDER / cell_file(*key)).exists():
+        return True
+    return results.exists() and key in _cells_in(results, results.stat().st_mtime_ns)
+
+
+@functools.cache
+def _cells_in(results: Path, written: int) -> set[tuple[str, int]]:
+    """The cells of results that were written at that time, read once; none where the file is damaged."""
     try:
         cells = json.loads(results.read_text(encoding="utf-8"))["cells"]
         return {(CLEAN, 0), *((cell["corruption"], cell["severity"]) for cell in cells)}

@@ -122,12 +122,12 @@ def _taps(size: int, scale: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return low, high, (fraction * 2048).round().to(torch.int64), ((1 - fraction) * 2048).round().to(torch.int64)
 
 
-def load_frost(source: str | os.PathLike[str] = "procedural") -> FrostTextures:
+def load_frost(source: str | os.PathLike[str] | FrostTextures = "procedural") -> FrostTextures:
     """Load the textures that the corruption ``frost`` lays over images.
 
     Args:
         source: ``"procedural"`` for the built-in drawings, ``"reference"`` for the photographs of the benchmark (which
-            the extra ``reference`` brings), or a folder of pictures.
+            the extra ``reference`` brings), or a folder of pictures. Textures are returned as they are.
 
     Returns:
         The textures; ``identity`` tells them apart.
@@ -140,6 +140,8 @@ def load_frost(source: str | os.PathLike[str] = "procedural") -> FrostTextures:
         >>> load_frost().identity
         'procedural-1'
     """
+    if isinstance(source, FrostTextures):
+        return source
     if not isinstance(source, str | os.PathLike):
         raise InputError(f"frost is {source!r}; give 'procedural', 'reference' or a folder of pictures")
     if source == "procedural":

@@ -6,13 +6,11 @@ from pushpull_conv.data.places import epoch_order, stratified
 from pushpull_conv.data.published import open_published
 from pushpull_conv.data.sets import DATA_SETS, IN_MEMORY, load_images, open_images, require_outside
 from pushpull_conv.data.source import Batch, ImageSource, identity_of
-from pushpull_conv.data.spec import GREYSCALE
 from pushpull_conv.data.stream import ImageStream
 from pushpull_conv.data.training_loader import PictureBatches, Preparation, default_workers
 
 __all__ = [
     "DATA_SETS",
-    "GREYSCALE",
     "IN_MEMORY",
     "PADDING",
     "Batch",

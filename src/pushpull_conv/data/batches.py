@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pushpull_conv.data.image_set import ImageSet
 from pushpull_conv.data.source import ImageSource
-from pushpull_conv.errors import InputError
+from pushpull_conv.errors import InputError, require_positive
 
 PADDING = 4
 """Pixels of black border that a random crop of a small image may reach into, on each side."""
@@ -106,7 +106,7 @@ class EvaluationBatches:
     """
 
     def __init__(self, source: ImageSource, *, batch_size: int) -> None:
-        _require_batch_size(batch_size)
+        require_positive("batch_size", batch_size)
         self.source = source
         self.batch_size = batch_size
 
@@ -134,13 +134,8 @@ def _crop_and_flip(images: Tensor, padding: int, offsets: Tensor, flips: Tensor)
 
 def require_batches(count: int, batch_size: int, ranks: int) -> None:
     """Raise `InputError` unless ``count`` images make a batch, and a batch as many equal parts as there are ranks."""
-    _require_batch_size(batch_size)
+    require_positive("batch_size", batch_size)
     if batch_size % ranks:
         raise InputError(f"batch_size {batch_size} is not a multiple of the {ranks} devices that share a batch")
     if count < batch_size:
         raise InputError(f"{count} images do not fill one batch of {batch_size}; lower batch_size")
-
-
-def _require_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise InputError(f"batch_size must be 1 or more, not {batch_size}")

@@ -21,8 +21,8 @@ from pushpull_conv.data.sets import (
     IN_MEMORY,
     SPLITS,
     load_images,
-    missing_folder,
     open_stream,
+    require_folder,
     spec_of,
     split_folder,
 )
@@ -107,8 +107,7 @@ def check_data(
         (1, True)
     """
     spec, folder = spec_of(name), Path(root).expanduser()
-    if not folder.is_dir():
-        raise missing_folder(folder, name)
+    require_folder(folder, name)
     splits, absent, problems = [], [], []
     for split in SPLITS:
         source, found = _opened(spec, split, folder)

@@ -133,8 +133,7 @@ def open_stream(name: str, split: str, root: Path) -> ImageStream | None:
         InputError: As for `open_images`.
     """
     spec = spec_of(name)
-    if not root.is_dir():
-        raise missing_folder(root, name)
+    require_folder(root, name)
     names = spec.names_of(split)
     if name != FOLDER and (shards := _parquet_shards(root, names)):
         return ImageStream(list_parquet(shards, spec), spec, split)
@@ -150,10 +149,11 @@ def open_stream(name: str, split: str, root: Path) -> ImageStream | None:
     return None
 
 
-def missing_folder(root: Path, name: str) -> InputError:
-    """Return what to raise where the folder that holds a data set is none."""
-    what = "is a file, and no folder" if root.exists() else "is missing"
-    return InputError(f"data folder '{root}' {what}; give the folder of {'the images' if name == FOLDER else name}")
+def require_folder(root: Path, name: str) -> None:
+    """Raise `InputError` unless ``root``, which holds a data set, is a folder."""
+    if not root.is_dir():
+        what = "is a file, and no folder" if root.exists() else "is missing"
+        raise InputError(f"data folder '{root}' {what}; give the folder of {'the images' if name == FOLDER else name}")
 
 
 def split_folder(name: str, split: str, root: Path) -> Path | None:
@@ -167,9 +167,10 @@ def split_folder(name: str, split: str, root: Path) -> Path | None:
 
 def require_outside(out: Path, root: Path | None) -> None:
     """Raise `InputError` if ``out`` lies among the images of the data set in ``root`` and would become one of them."""
-    splits = {"train", *DataSpec.held_out}
-    below = os.path.relpath(out.expanduser().resolve(), (root or Path()).expanduser().resolve())
-    if root is not None and Path(below).parts[0] in splits:
+    if root is None:
+        return
+    below = os.path.relpath(out.expanduser().resolve(), root.expanduser().resolve())
+    if Path(below).parts[0] in {"train", *DataSpec.held_out}:
         raise InputError(f"output folder '{out}' lies among the images of '{root}'; choose a folder outside of it")
 
 

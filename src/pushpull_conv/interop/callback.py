@@ -15,7 +15,7 @@ from pushpull_conv.benchmark import corruption_errors, evaluate, generated, suit
 from pushpull_conv.benchmark.evaluation import wanted_cells
 from pushpull_conv.corruptions import FrostTextures, load_frost
 from pushpull_conv.data import ImageSource
-from pushpull_conv.errors import InputError
+from pushpull_conv.errors import InputError, require_positive
 from pushpull_conv.models import Classifier
 
 # By name, because pytorch_lightning has its own; by the exact one, because a subclass may split the model.
@@ -75,16 +75,14 @@ class CorruptionBenchmark(Callback):
         jpeg: bool = True,
         batch_size: int = 250,
     ) -> None:
-        if every_n_epochs < 1:
-            raise InputError(f"every_n_epochs must be 1 or more, not {every_n_epochs}")
+        require_positive("every_n_epochs", every_n_epochs)
         if (mean is None) != (std is None):
             raise InputError("mean and std must be given together; give the other one too, or neither")
         _, *cells = wanted_cells(corruptions, severities)
         if not cells:
             raise InputError("corruptions and severities must not be empty; give at least one of each, or None for all")
-        if batch_size < 1:
-            raise InputError(f"batch_size must be 1 or more, not {batch_size}")
-        textures = frost if isinstance(frost, FrostTextures) else load_frost(frost)
+        require_positive("batch_size", batch_size)
+        textures = load_frost(frost)
         generated(source, suite_of(source, suite), seed=seed, frost=textures, jpeg=jpeg)  # refuses what does not fit
         self.source = source
         self.every_n_epochs = every_n_epochs

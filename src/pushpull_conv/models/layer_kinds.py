@@ -200,7 +200,7 @@ def _blurpool_stem(network: Any, side: int) -> None:
     if isinstance(pool, nn.MaxPool2d) and (stride := _only_stride(pool)) > 1:
         dense = nn.MaxPool2d(pool.kernel_size, stride=1, padding=pool.padding, dilation=pool.dilation)
         steps += [dense, BlurPool2d(side, stride)]
-    elif not isinstance(pool, nn.Identity):
+    else:
         steps.append(pool)
     network.maxpool = nn.Sequential(*steps)
     network.conv1.stride = (1, 1)

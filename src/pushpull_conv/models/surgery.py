@@ -234,7 +234,7 @@ def _why_special(conv: nn.Module, of_timm: bool) -> str | None:
         return "is a push-pull unit already; swap once"
     if not isinstance(conv, nn.Conv2d):
         return "is no convolution, and the unit needs one; choose a model whose first layer is a torch.nn.Conv2d"
-    if type(conv) is not nn.Conv2d and not (of_timm and is_timm_conv(conv)):
+    if not (TimmPushPullConv2d if of_timm else PushPullConv2d).accepts(conv):
         return "is not a plain torch.nn.Conv2d and may compute something else; choose a model with a plain one"
     return None
 
