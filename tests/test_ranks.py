@@ -137,10 +137,12 @@ from pushpull_conv.models import Classifier
 from pushpull_conv.ranks import joined
 from pushpull_conv.training.shared_statistics import with_shared_statistics
 sys.path.insert(0, sys.argv[1])
+import test_ranks
 from test_ranks import network, batch
 from torch.nn.functional import cross_entropy
 dtype = getattr(torch, sys.argv[3])
-with joined() as ranks:
+
+def learn(ranks):
     classifier = with_shared_statistics(Classifier(network().to(dtype), (0.5,) * 3, (0.25,) * 3), torch.device("cpu"))
     parallel = torch.nn.parallel.DistributedDataParallel(classifier.network)
     images, labels = (ranks.share(values) for values in batch(dtype))
@@ -149,8 +151,40 @@ with joined() as ranks:
     if ranks.is_first:
         gradients = {name: value.grad for name, value in classifier.network.named_parameters()}
         torch.save({**gradients, **dict(classifier.network.named_buffers())}, sys.argv[2])
+    assert test_ranks.threads_of_the_group()
+
+with joined() as ranks:
+    learn(ranks)
 assert not torch.distributed.is_initialized()
+assert not test_ranks.threads_of_the_group()
 """
+
+
+# A refusal while the processes are in use. A `DistributedDataParallel` that is the first to import torch._dynamo stays
+# for ever; training has imported it before.
+REFUSED = """
+import atexit, pathlib, sys, torch, torch._dynamo
+from pushpull_conv import InputError, cli
+from pushpull_conv.ranks import joined
+sys.path.insert(0, sys.argv[1])
+import test_ranks
+
+def command():
+    with joined():
+        parallel = torch.nn.parallel.DistributedDataParallel(test_ranks.network())
+        assert test_ranks.threads_of_the_group()
+        raise InputError("told")
+
+atexit.register(lambda: pathlib.Path(sys.argv[2]).write_text(str(test_ranks.threads_of_the_group())))
+cli.app = command
+cli.main()
+"""
+
+
+def threads_of_the_group():
+    """Torch's and Gloo's threads in this process, one of which can abort it if Python ends meanwhile."""
+    names = [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
+    return [name for name in names if "gloo" in name]
 
 
 def network():
@@ -178,6 +212,14 @@ def test_two_ranks_have_the_gradients_and_statistics_of_one(tmp_path, dtype, tol
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert torch.allclose(found[name].double(), value.double(), rtol=0, atol=tolerance), name
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2 or sys.platform != "linux", reason="needs two cores, and Linux")
+def test_a_process_that_is_refused_ends_with_none_of_the_groups_threads(tmp_path, capfd):
+    call = [sys.executable, "-c", REFUSED, str(Path(__file__).parent), str(tmp_path / "threads.txt")]
+    assert launch(call, 2) == 2
+    assert (tmp_path / "threads.txt").read_text() == "[]"
+    assert "error: told" in capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -86,6 +86,9 @@ def joined() -> Iterator[Ranks]:
 
     Without these variables this process is alone. After an error it stays: the others fail at its leaving, and what
     they say then must not hide the error. Once that is told, `leave` ends it.
+
+    What works over the processes, such as a `DistributedDataParallel`, should be gone by then: while it is there, so
+    are torch's threads, and one that is still busy when Python ends aborts the process.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -100,7 +103,7 @@ def joined() -> Iterator[Ranks]:
 
 
 def leave() -> None:
-    """Leave the processes that this one has `joined`, whose threads can abort one that ends while they run."""
+    """Leave the processes that this one has `joined`."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
