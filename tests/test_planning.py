@@ -79,7 +79,7 @@ def test_results_of_a_part_are_still_to_be_counted(tmp_path):
     classifier, _ = build(recipe, recipe.variant("baseline"), experiment.images("train"))
     settings = {"seed": recipe.seed, "severities": [1], "store": tmp_path / "baseline"}
     evaluate(classifier, images[:20], corruptions=["fog"], **settings).save(tmp_path / "baseline" / RESULTS_FILE)
-    assert not experiment.is_benchmarked(tmp_path / "baseline")
+    assert experiment.finished(tmp_path / "baseline") is None
     assert plan(experiment)[0].benchmark_seconds > 0
 
 

@@ -59,12 +59,17 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
     results = [Results.load(folder / RESULTS_FILE) for folder in found]
     check_comparable(results)
     places = dict(zip((result.model for result in results), found, strict=True))
-    models = {label: load_checkpoint(file)[0] for label, at in places.items() if (file := at / MODEL_FILE).exists()}
-    kernels = {label: kernel for label, classifier in models.items() if (kernel := _stem_kernels(classifier))}
-    alphas = {label: alpha for label, classifier in models.items() if (alpha := _inhibition(classifier)) is not None}
     origins = dict(zip(places, _origins(list(places.values())), strict=True))
-    for label, classifier in models.items():
+    kernels, alphas = {}, {}
+    for label, folder in places.items():
+        if not (folder / MODEL_FILE).exists():
+            continue
+        classifier, _ = load_checkpoint(folder / MODEL_FILE)
         origins[label]["parameters"] = str(sum(parameter.numel() for parameter in classifier.parameters()))
+        if kernel := _stem_kernels(classifier):
+            kernels[label] = kernel
+        if (alpha := _inhibition(classifier)) is not None:
+            alphas[label] = alpha
     runs = dict.fromkeys(folder.parent for folder in found)
     recipes = {run: load_recipe(str(run / RECIPE_FILE)) for run in runs if (run / RECIPE_FILE).exists()}
     _require_trained_alike(places, recipes)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from torch import Tensor
+
 from pushpull_conv.augment import AUGMENTATIONS
 from pushpull_conv.augment.draws import draws
 from pushpull_conv.benchmark import SUITES
@@ -27,9 +29,7 @@ def preview(photo: Path, out: Path, *, profile: str, seed: int, frost: str) -> P
     Raises:
         InputError: The picture cannot be read, the profile or frost source is unknown, or the figure cannot be written.
     """
-    side = PROFILE_SIDES[require_name("profile", profile, PROFILE_SIDES)]
-    picture = read_photo(photo, side=side)
-    require_picture(out)
+    picture = _picture(photo, profile, out)
     sample = Sample(photo=picture, seed=seed, profile=profile, frost=load_frost(frost))
     return write_gallery(out, sample, NAMES)
 
@@ -41,11 +41,17 @@ def augment(photo: Path, out: Path, *, profile: str, seed: int) -> Path:
         InputError: The picture cannot be read, the profile is unknown, the figure cannot be written, or a library that
             it needs is missing.
     """
+    picture = _picture(photo, profile, out)
+    drawn = {known.title: draws(name, picture, DRAWS_SHOWN, seed=seed) for name, known in AUGMENTATIONS.items()}
+    return write_augmentations(out, picture, drawn)
+
+
+def _picture(photo: Path, profile: str, out: Path) -> Tensor:
+    """Read a picture at a profile's size, for a figure that can be written."""
     side = PROFILE_SIDES[require_name("profile", profile, PROFILE_SIDES)]
     picture = read_photo(photo, side=side)
     require_picture(out)
-    drawn = {known.title: draws(name, picture, DRAWS_SHOWN, seed=seed) for name, known in AUGMENTATIONS.items()}
-    return write_augmentations(out, picture, drawn)
+    return picture
 
 
 def explain(model: str, photo: Path, out: Path, *, filters: int) -> Path:

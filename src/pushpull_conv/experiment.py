@@ -5,6 +5,7 @@ however hard, does only what is missing.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from pushpull_conv.benchmark import (
 from pushpull_conv.benchmark.evaluation import AUTOCAST_DTYPES
 from pushpull_conv.classifiers import open_classifier
 from pushpull_conv.comparison import compare
-from pushpull_conv.corruptions import load_frost
+from pushpull_conv.corruptions import FrostTextures, load_frost
 from pushpull_conv.data import ImageSource, identity_of, open_images, require_outside, stratified
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import (
@@ -106,7 +107,7 @@ class Experiment:
         Raises:
             InputError: The data, the textures or the weights cannot be used, or the images do not fit the benchmark.
         """
-        load_frost(self.recipe.benchmark.frost)
+        _ = self._frost  # reads them
         suite_of(self.images("test"), self.recipe.benchmark.suite)
         if self.recipe.model.weights:
             build(self.recipe, self.recipe.variant(self.recipe.baseline), self.images("test"))
@@ -225,8 +226,9 @@ class Experiment:
         """Benchmark the model in ``folder``, or read its finished results."""
         images, settings = self.images("test"), self._settings(folder, label)
         classifier = open_classifier(str(folder / MODEL_FILE), images)
-        if self.ranks.by_first(lambda: self.is_benchmarked(folder)):
-            return _finished_results(folder, classifier, images)
+        if results := self.ranks.by_first(lambda: self.finished(folder)):
+            _require_results_of(folder, results, classifier, images)
+            return results
         self.note_autocast()
         with recorded(folder, "benchmark", RESULTS_FILE) if self.ranks.is_first else contextlib.nullcontext():
             self._count(classifier, wanted_cells(), label, settings)
@@ -247,16 +249,21 @@ class Experiment:
             count_cells(classifier, images, share, **settings, on_cell=on_cell)
             self.ranks.wait()
 
-    def is_benchmarked(self, folder: Path) -> bool:
-        """Whether a folder's results are what the recipe asks for, and not a part or another that was put there."""
+    def finished(self, folder: Path) -> Results | None:
+        """A folder's results if they are what the recipe asks for, and not a part or another that was put there."""
         if not (folder / RESULTS_FILE).exists():
-            return False
+            return None
         results = Results.load(folder / RESULTS_FILE)
         images, settings = self.images("test"), self.recipe.benchmark
         suite = suite_of(images, settings.suite)
-        made = generated(images, suite, seed=self.recipe.seed, frost=settings.frost, jpeg=settings.jpeg).facts()
+        made = generated(images, suite, seed=self.recipe.seed, frost=self._frost, jpeg=settings.jpeg).facts()
         wanted = {"suite": suite.name, "revision": suite.revision, "autocast": settings.autocast, **made}
-        return not results.missing and all(getattr(results.header, name) == wanted[name] for name in wanted)
+        same = all(getattr(results.header, name) == wanted[name] for name in wanted)
+        return results if same and not results.missing else None
+
+    @functools.cached_property
+    def _frost(self) -> FrostTextures:
+        return load_frost(self.recipe.benchmark.frost)
 
     def _settings(self, folder: Path, label: str) -> dict[str, Any]:
         """The arguments of `evaluate` for the model in ``folder``."""
@@ -265,7 +272,7 @@ class Experiment:
             "label": label,
             "suite": settings.suite,
             "seed": self.recipe.seed,
-            "frost": settings.frost,
+            "frost": self._frost,
             "jpeg": settings.jpeg,
             "batch_size": settings.batch_size,
             "autocast": settings.autocast,
@@ -380,13 +387,10 @@ def _facts(classifier: Classifier | ChosenLogits, images: ImageSource) -> dict[s
     return facts
 
 
-def _finished_results(folder: Path, classifier: Classifier | ChosenLogits, images: ImageSource) -> Results:
-    """Return the results in ``folder`` if they are those of this model and, as far as is quick to know, these images.
-
-    Raises:
-        InputError: They are not.
-    """
-    results = Results.load(folder / RESULTS_FILE)
+def _require_results_of(
+    folder: Path, results: Results, classifier: Classifier | ChosenLogits, images: ImageSource
+) -> None:
+    """Raise `InputError` unless a folder's results are of this model and, as far as is quick to know, these images."""
     counted = results.header.images, results.header.classes
     if counted != (len(images), images.classes):
         raise InputError(
@@ -398,7 +402,6 @@ def _finished_results(folder: Path, classifier: Classifier | ChosenLogits, image
             f"'{folder}' holds results of a model with other layers or weights than its {MODEL_FILE}; to benchmark "
             f"this one, delete its {RESULTS_FILE} and {CELLS_FOLDER}"
         )
-    return results
 
 
 @contextlib.contextmanager

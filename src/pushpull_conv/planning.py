@@ -35,7 +35,7 @@ _CHECKPOINT_COPIES = 4
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """What is left to do for one variant.
+    """What one variant takes, of which some may be done.
 
     Args:
         variant: Its name.
@@ -64,7 +64,7 @@ class _Cost:
 
 
 def plan(experiment: Experiment) -> list[Planned]:
-    """Return what is left to do for each variant of an experiment, in order.
+    """Return what each variant of an experiment takes, in order, and the time that is left.
 
     Times are those of this machine and one device: a few training steps and one benchmarked batch of some images are
     done for every variant (once for those that differ in the seed), and scaled up. Nothing is written.
@@ -78,7 +78,7 @@ def plan(experiment: Experiment) -> list[Planned]:
     planned = []
     for variant in recipe.trainings:
         folder = experiment.folder / variant.name
-        trained, benchmarked = (folder / MODEL_FILE).exists(), experiment.is_benchmarked(folder)
+        trained, benchmarked = (folder / MODEL_FILE).exists(), experiment.finished(folder) is not None
         steps = len(training_batches(recipe, variant, training, torch.device("cpu"))) * recipe.training.epochs
         epochs = math.ceil(recipe.training.epochs / (recipe.benchmark.every or recipe.training.epochs))
         with experiment.console.status(f"timing a few steps of {variant.name}"):
@@ -182,24 +182,16 @@ def plan_table(planned: Sequence[Planned], title: str) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     for one in planned:
-        table.add_row(
-            one.variant,
-            f"{one.steps:,}",
-            _time(one.training_seconds),
-            str(one.cells),
-            _time(one.benchmark_seconds),
-            f"{one.bytes / 1e6:,.0f}",
-        )
+        table.add_row(*_row(one))
     table.add_section()
-    table.add_row(
-        "all",
-        f"{sum(one.steps for one in planned):,}",
-        _time(sum(one.training_seconds for one in planned)),
-        str(sum(one.cells for one in planned)),
-        _time(sum(one.benchmark_seconds for one in planned)),
-        f"{sum(one.bytes for one in planned) / 1e6:,.0f}",
-    )
+    amounts = zip(*(dataclasses.astuple(one)[1:] for one in planned), strict=True)
+    table.add_row(*_row(Planned("all", *map(sum, amounts))))
     return table
+
+
+def _row(one: Planned) -> tuple[str, ...]:
+    training, benchmark = _time(one.training_seconds), _time(one.benchmark_seconds)
+    return one.variant, f"{one.steps:,}", training, str(one.cells), benchmark, f"{one.bytes / 1e6:,.0f}"
 
 
 def _time(seconds: float) -> str:

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -59,10 +58,6 @@ class FakeSlurm:
 
     def change(self, **changes):
         self._write({**self.state, **changes})
-
-    def finish(self, array):
-        """Let all tasks of an array leave the queue."""
-        self.change(queue=[entry for entry in self.state["queue"] if Path(entry[4]).stem != array])
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from pushpull_conv.corruptions.spec import spoken
 from pushpull_conv.errors import require_name
 
 CIFAR_SIDE = 32
@@ -125,7 +126,7 @@ def overlap_note(name: str) -> str:
     """
     augment = AUGMENTATIONS[require_name("augmentation", name, AUGMENTATIONS)]
     close = [
-        f"{operation} ({', '.join(corruption.replace('_', ' ') for corruption in corruptions)})"
+        f"{operation} ({', '.join(spoken(corruption) for corruption in corruptions)})"
         for operation, corruptions in augment.overlaps.items()
         if corruptions
     ]

@@ -1,6 +1,7 @@
 """What a benchmark counted: integers per corruption and severity, in one readable file."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -163,7 +164,7 @@ class Results:
         """Top-1 error on the clean images, in [0, 1]."""
         return self.clean.error
 
-    @property
+    @functools.cached_property
     def errors(self) -> dict[str, tuple[float, ...]]:
         """Top-1 error in [0, 1] by corruption, in benchmark order, for each severity that was run, mildest first."""
         return {
@@ -171,7 +172,7 @@ class Results:
             for corruption, severities in self.severities.items()
         }
 
-    @property
+    @functools.cached_property
     def severities(self) -> dict[str, tuple[int, ...]]:
         """The severities that were run, mildest first, by corruption, as in `errors`."""
         found: dict[str, tuple[int, ...]] = {}

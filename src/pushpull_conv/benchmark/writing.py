@@ -98,7 +98,7 @@ def write_set(
         (45, 32, 32, 3)
     """
     chosen = suite_of(source, suite)
-    cells = wanted_cells(corruptions, SEVERITIES)[1:]
+    cells = wanted_cells(corruptions)[1:]
     require_positive("workers", workers)
     versions = generated(source, chosen, seed=seed, frost=frost, jpeg=True)
     labels = [LABELS_FILE] if chosen.layout == "arrays" else []

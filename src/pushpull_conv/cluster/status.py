@@ -11,7 +11,7 @@ from rich.table import Column, Table
 
 from pushpull_conv.cluster.slurm import Queued
 from pushpull_conv.cluster.tasks import CLEAN, COMPARE, PARTS, TRAIN, Key, Run, Task, benchmark_array, tasks
-from pushpull_conv.corruptions import CORRUPTIONS, GROUPS
+from pushpull_conv.corruptions.spec import CORRUPTIONS, by_group
 
 LEGEND = "Each corruption: 5 done, r running, q queued, F failed, 0-4 severities counted and nothing under way"
 _STYLES = {"5": "green", "r": "blue", "q": "dim", "F": "bold red"}
@@ -28,8 +28,7 @@ def status(run: Run, queue: Mapping[Key, Queued] | None) -> tuple[Table, list[st
     """
     found = {task.key: task for task in tasks(run)}
     states = {key: _state(run, task, queue) for key, task in found.items()}
-    groups = {group: [name for name in names if name in CORRUPTIONS] for group, names in GROUPS.items()}
-    groups = {group: names for group, names in groups.items() if names}
+    groups = by_group(CORRUPTIONS)
     title = escape(f"{run.name} in {run.folder}")
     headings = ["Training", "Cells", *(group.capitalize() for group in groups)]
     table = Table(Column("Variant", overflow="fold"), *headings, title=title, box=SIMPLE_HEAD, pad_edge=False)

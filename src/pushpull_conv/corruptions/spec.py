@@ -7,7 +7,7 @@ Source: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Com
 ICLR 2019, arXiv 1903.12261, and the constants of its published generators.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from numbers import Integral
 from types import MappingProxyType
 
@@ -31,6 +31,27 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 CORRUPTIONS = tuple(name for group in ("noise", "blur", "weather", "digital") for name in GROUPS[group])
 EXTRA_CORRUPTIONS = GROUPS["extra"]
 NAMES = CORRUPTIONS + EXTRA_CORRUPTIONS
+
+
+def by_group(names: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Sort corruptions into their groups, all in benchmark order; groups without any are left out.
+
+    Example:
+        >>> by_group(["fog", "gaussian_noise", "frost"])
+        {'noise': ('gaussian_noise',), 'weather': ('frost', 'fog')}
+    """
+    groups = {group: tuple(name for name in members if name in names) for group, members in GROUPS.items()}
+    return {group: members for group, members in groups.items() if members}
+
+
+def spoken(name: str) -> str:
+    """Return a corruption's name as a reader says it.
+
+    Example:
+        >>> spoken("gaussian_noise"), spoken("jpeg_compression")
+        ('gaussian noise', 'JPEG compression')
+    """
+    return name.replace("_", " ").replace("jpeg", "JPEG")
 
 
 def require_severity(severity: int) -> int:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from pushpull_conv.data.source import Batch
-from pushpull_conv.data.spec import GREYSCALE, colour_name, require_own_names
+from pushpull_conv.data.spec import greyscale_name, require_own_names
 from pushpull_conv.errors import InputError
 
 
@@ -115,7 +115,7 @@ class ImageSet:
     def greyscale(self) -> "ImageSet":
         """The same images turned to luminance (ITU-R 601, as Pillow's "L"), on three equal channels."""
         images = torch.cat([_luminance(part) for part in self.images.split(1000)])
-        return dataclasses.replace(self, images=images, name=colour_name(self.name) + GREYSCALE)
+        return dataclasses.replace(self, images=images, name=greyscale_name(self.name))
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Every image once, in order, ``batch_size`` at a time, on the set's device; the last batch may be smaller."""

@@ -78,6 +78,11 @@ def colour_name(name: str) -> str:
     return name.removesuffix(GREYSCALE)
 
 
+def greyscale_name(name: str) -> str:
+    """The name of a data set, greyscale or not, when it is turned to luminance."""
+    return colour_name(name) + GREYSCALE
+
+
 def is_greyscale(name: str) -> bool:
     """Whether a data set of this name is turned to luminance."""
     return name.endswith(GREYSCALE)

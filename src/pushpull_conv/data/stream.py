@@ -17,7 +17,7 @@ from torch import Tensor
 from pushpull_conv.data.image_set import ImageSet, require_labels
 from pushpull_conv.data.pixels import decode, decode_picture
 from pushpull_conv.data.source import Batch
-from pushpull_conv.data.spec import GREYSCALE, DataSpec, colour_name
+from pushpull_conv.data.spec import GREYSCALE, DataSpec, greyscale_name
 from pushpull_conv.errors import InputError
 
 Given = TypeVar("Given")
@@ -149,7 +149,7 @@ class ImageStream:
 
     def greyscale(self) -> "ImageStream":
         """The same images turned to luminance (ITU-R 601, as Pillow's "L"), on three equal channels."""
-        name = colour_name(self.name) + GREYSCALE
+        name = greyscale_name(self.name)
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, name=name, greyscale=True))
 
     def batches(self, batch_size: int) -> Iterator[Batch]:

@@ -9,12 +9,13 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from pushpull_conv.benchmark import Results, corruption_errors, mean_error
 from pushpull_conv.corruptions import CORRUPTIONS
+from pushpull_conv.corruptions.spec import spoken
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import RECIPE_FILE, RESULTS_FILE
 from pushpull_conv.models import ModelSpec
 from pushpull_conv.provenance import read_provenance
 from pushpull_conv.report.scores import Score, score
-from pushpull_conv.report.wording import duration, making_of, percent, signed, spoken
+from pushpull_conv.report.wording import duration, making_of, percent, signed
 from pushpull_conv.training.recipe import load_recipe
 
 _TAGS = ["image-classification", "robustness", "common-corruptions", "push-pull"]

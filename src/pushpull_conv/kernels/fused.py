@@ -89,7 +89,7 @@ def _launch(kernel: Any, maps: list[Tensor], vectors: list[Tensor], avg_kernel_s
 
 
 @triton.jit
-def _place(C, H, W, position_tiles, channel_tiles, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr):
+def _place(H, W, position_tiles, channel_tiles, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr):
     """Return which image, rows, columns and channels a program serves."""
     program = tl.program_id(0)
     tile = program // channel_tiles
@@ -148,7 +148,7 @@ def _forward(
     C, H, W, position_tiles, channel_tiles,
     REACH: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    image, row, column, channel = _place(C, H, W, position_tiles, channel_tiles, POSITIONS, CHANNELS)
+    image, row, column, channel = _place(H, W, position_tiles, channel_tiles, POSITIONS, CHANNELS)
     push_sum, total_sum = _sum_windows(
         push, push_sn, push_sc, push_sh, push_sw, total, total_sn, total_sc, total_sh, total_sw,
         image, row, column, channel, C, H, W, REACH, POSITIONS, CHANNELS,
@@ -176,7 +176,7 @@ def _find_inhibited(
     REACH: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient where the mean pull response is positive and zero elsewhere, and what it adds to two sums."""
-    image, row, column, channel = _place(C, H, W, position_tiles, channel_tiles, POSITIONS, CHANNELS)
+    image, row, column, channel = _place(H, W, position_tiles, channel_tiles, POSITIONS, CHANNELS)
     push_sum, total_sum = _sum_windows(
         push, push_sn, push_sc, push_sh, push_sw, total, total_sn, total_sc, total_sh, total_sw,
         image, row, column, channel, C, H, W, REACH, POSITIONS, CHANNELS,
@@ -208,7 +208,7 @@ def _spread(
     REACH: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of ``push``: what passes its relu, and what the means over the windows carry to it."""
-    image, row, column, channel = _place(C, H, W, position_tiles, channel_tiles, POSITIONS, CHANNELS)
+    image, row, column, channel = _place(H, W, position_tiles, channel_tiles, POSITIONS, CHANNELS)
     carried = tl.zeros((POSITIONS, CHANNELS), tl.float32)
     for i in range(2 * REACH + 1):
         for j in range(2 * REACH + 1):
@@ -234,7 +234,7 @@ def _sum_channels(
     REACH: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Write the sum over channels of ``factor * inhibited``, over the number of positions in each window."""
-    image, row, column, _ = _place(C, H, W, position_tiles, channel_tiles, POSITIONS, CHANNELS)
+    image, row, column, _ = _place(H, W, position_tiles, channel_tiles, POSITIONS, CHANNELS)
     if tl.program_id(0) % channel_tiles == 0:  # one program serves all channels
         summed = tl.zeros((POSITIONS, CHANNELS), tl.float32)
         for start in range(0, C, CHANNELS):

@@ -114,7 +114,7 @@ def save_checkpoint(path: StrPath, classifier: Classifier, spec: ModelSpec) -> N
         True
     """
     safetensors = require_module("safetensors.torch", "train")
-    network = getattr(classifier.network, "_orig_mod", classifier.network)
+    network = _uncompiled(classifier.network)
     # Cloned, because safetensors stores neither shared nor non-contiguous memory.
     tensors = {
         name: _at_most_single(value).detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -150,9 +150,14 @@ def _structure(spec: ModelSpec) -> nn.Module:
         return create_without_memory(spec.name, **spec._architecture())
 
 
+def _uncompiled(model: nn.Module) -> nn.Module:
+    """Return what `torch.compile` wraps, whose tensors have the names that a file gives them."""
+    return getattr(model, "_orig_mod", model)
+
+
 def _own_layers(network: nn.Module) -> dict[str, str]:
     """Return, by name, the layers of this package in a network, of which some compute without a tensor of their own."""
-    network = getattr(network, "_orig_mod", network)
+    network = _uncompiled(network)
     own = [entry for entry in network.named_modules() if type(entry[1]).__module__.startswith(_OWN)]
     settings = [re.sub(", alpha=[^,]*", "", module.extra_repr()) for _, module in own]  # a strength is a tensor
     return {name: f"{type(module).__name__}({shown})" for (name, module), shown in zip(own, settings, strict=True)}
@@ -222,7 +227,7 @@ def load_weights_(model: nn.Module, path: StrPath, *, new: Collection[str] = ())
     """
     path = Path(path)
     tensors, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_pickle(path), {})
-    model = getattr(model, "_orig_mod", model)
+    model = _uncompiled(model)
     network = model.network if isinstance(model, Classifier) else model
     if _METADATA_KEY in metadata:
         _require_same_layers(network, _parse_spec(path, metadata), path)
@@ -241,7 +246,7 @@ def _require_same_layers(network: nn.Module, stored: ModelSpec, path: Path) -> N
 
 
 def _load_state_(network: nn.Module, tensors: dict[str, Tensor], path: Path, new: Collection[str] = ()) -> None:
-    network = getattr(network, "_orig_mod", network)
+    network = _uncompiled(network)
     expected = network.state_dict()
     tensors = _without_prefixes(tensors, expected, path)
     tensors |= {name: expected[name] for name in new if name in tensors and tensors[name].shape != expected[name].shape}

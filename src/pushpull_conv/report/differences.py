@@ -3,11 +3,11 @@
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import TypeVar
 
-from pushpull_conv.corruptions.spec import SEVERITIES
+from pushpull_conv.corruptions.spec import SEVERITIES, spoken
 from pushpull_conv.report.averages import Row
 from pushpull_conv.report.scores import shared_corruptions
 from pushpull_conv.report.tables import Entry, Table
-from pushpull_conv.report.wording import signed, spoken
+from pushpull_conv.report.wording import signed
 
 Key = TypeVar("Key", bound=Hashable)
 Cell = tuple[str, int]

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from matplotlib.axes import Axes
 
 from pushpull_conv.benchmark import corruption_errors
-from pushpull_conv.corruptions.spec import CORRUPTIONS
+from pushpull_conv.corruptions.spec import CORRUPTIONS, by_group, spoken
 from pushpull_conv.report.averages import Row
 from pushpull_conv.report.scores import shared_corruptions
 from pushpull_conv.report.style import WASH, Figure, Look, canvas, in_style, legend_above
-from pushpull_conv.report.wording import by_group, percent, signed, spoken
+from pushpull_conv.report.wording import percent, signed
 
 
 @in_style

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from pushpull_conv.benchmark import Results, mean_error, r_net
-from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
+from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES, by_group, spoken
 from pushpull_conv.report.averages import Row
 from pushpull_conv.report.scores import Score, defined, shared_corruptions
 from pushpull_conv.report.style import (
@@ -25,7 +25,7 @@ from pushpull_conv.report.style import (
     name_above,
     spread,
 )
-from pushpull_conv.report.wording import by_group, percent, shortened, signed, spoken
+from pushpull_conv.report.wording import percent, shortened, signed
 
 _NAME_HEIGHT, _AROUND_AXES = 0.17, 0.8  # inches: of a line's name with room, and what a figure has above and below axes
 _NAME_LENGTH = 27  # characters of a name beside an axis; longer ones would take the panels' place

@@ -68,7 +68,6 @@ def render_page(
         title=title,
         findings=findings(scores, baseline),
         baseline=baseline,
-        scores=scores,
         tables=tables,
         photos=photos,
         figures={figure.name: figure for figure in figures},

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from pushpull_conv.corruptions.spec import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from pushpull_conv.corruptions.spec import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, spoken
 from pushpull_conv.report.sample import Sample
 from pushpull_conv.report.style import SERIES, Figure, canvas, in_style
-from pushpull_conv.report.wording import signed, spoken
+from pushpull_conv.report.wording import signed
 
 _TILE, _GAP = 42, 8  # pixels of a kernel's picture (a multiple of 3 and 7) and between two
 _STEMS_SHOWN = 9  # more would be a figure longer than a page

@@ -14,10 +14,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from pushpull_conv.benchmark import Results, corruption_errors, mean_error
-from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
+from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES, by_group, spoken
 from pushpull_conv.report.averages import Row
 from pushpull_conv.report.scores import SPREAD, Score, alexnet_mce, defined, shared_corruptions
-from pushpull_conv.report.wording import by_group, percent, signed, spoken, with_spread
+from pushpull_conv.report.wording import percent, signed, with_spread
 
 UNKNOWN = "–"
 _TEX = str.maketrans(

@@ -1,19 +1,6 @@
 """How names and numbers read, the same in tables, figures and sentences."""
 
-from collections.abc import Collection
-
 from pushpull_conv.benchmark import Header
-from pushpull_conv.corruptions.spec import GROUPS
-
-
-def spoken(name: str) -> str:
-    """Return a corruption's name as a reader says it.
-
-    Example:
-        >>> spoken("gaussian_noise"), spoken("jpeg_compression")
-        ('gaussian noise', 'JPEG compression')
-    """
-    return name.replace("_", " ").replace("jpeg", "JPEG")
 
 
 def shortened(label: str, most: int) -> str:
@@ -25,17 +12,6 @@ def shortened(label: str, most: int) -> str:
     """
     half = most // 2
     return label if len(label) <= most else f"{label[:half]}…{label[-half:]}"
-
-
-def by_group(names: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """Sort corruptions into their groups, all in benchmark order; groups without any are left out.
-
-    Example:
-        >>> by_group(["fog", "gaussian_noise", "frost"])
-        {'noise': ('gaussian_noise',), 'weather': ('frost', 'fog')}
-    """
-    groups = {group: tuple(name for name in members if name in names) for group, members in GROUPS.items()}
-    return {group: members for group, members in groups.items() if members}
 
 
 def percent(fraction: float) -> str:

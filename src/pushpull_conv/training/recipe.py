@@ -3,7 +3,9 @@
 A recipe is validated whole before anything starts, and nothing rewrites it afterwards.
 """
 
+import functools
 import importlib.resources
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -137,10 +139,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _models_exist(self) -> Self:
-        """Build every variant without memory or arithmetic, so that what cannot be built is refused at once."""
-        different = {repr(variant.changes): variant.changes for variant in self.variants}
-        for changes in different.values():
-            create_without_memory(self.model.name, num_classes=2, stem=self.model.stem, **changes)
+        """Refuse at once what cannot be built."""
+        for variant in self.variants:
+            _require_buildable(self.model.name, self.model.stem, json.dumps(variant.changes))
         return self
 
     @property
@@ -161,6 +162,12 @@ class Recipe(Section):
     def to_yaml(self) -> str:
         """Return the resolved recipe as YAML; `load_recipe` reads it back equal."""
         return _dumped(self.model_dump(mode="json"))
+
+
+@functools.cache  # a run reads its recipe many times
+def _require_buildable(name: str, stem: str | None, changes: str) -> None:
+    """Build a network with a variant's changes, without memory or arithmetic."""
+    create_without_memory(name, num_classes=2, stem=stem, **json.loads(changes))
 
 
 def shipped_recipes() -> dict[str, Path]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from pushpull_conv.augment import AUGMENTATIONS
 from pushpull_conv.errors import require_name
 from pushpull_conv.files import CLUSTER_FOLDER, RECIPE_FILE, REPORT_FOLDER
 from pushpull_conv.functional import check_avg_kernel_size
@@ -116,7 +117,7 @@ VARIANTS: Mapping[str, PushPull | Layer | None] = {
 class Augment(Section):
     """One of `pushpull_conv.augment.AUGMENTATIONS`, on top of the recipe's crop and flip."""
 
-    policy: Literal["autoaugment", "augmix", "prime", "randaugment", "trivialaugment"]
+    policy: Annotated[str, AfterValidator(lambda name: require_name("augmentation", name, AUGMENTATIONS))]
     consistency: Annotated[
         float,
         Field(ge=0, description="weight of the Jensen-Shannon divergence between an image and two augmented versions"),
