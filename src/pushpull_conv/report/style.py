@@ -103,7 +103,8 @@ class Figure:
 
     def __post_init__(self) -> None:
         """Lay the figure out once and for all: every file then shows the same, and saving is faster."""
-        self.figure.draw_without_rendering()
+        if layout := self.figure.get_layout_engine():
+            layout.execute(self.figure)
         self.figure.set_layout_engine("none")
 
 
