@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from machine import hardware
+from machine import hardware, pictures
 from PIL import Image
 from torch import Tensor
 
-from corruptions import pictures
 from pushpull_conv.augment import AUGMENTATIONS, PrimeSettings, prime, settings_for
 from pushpull_conv.augment.policies import image_policy
 

@@ -26,9 +26,8 @@ import cv2
 import imagecorruptions
 import numpy as np
 import torch
-from machine import hardware
+from machine import hardware, milliseconds, pictures
 from torch import Tensor
-from unit import milliseconds
 
 from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, corrupt
 
@@ -88,14 +87,6 @@ def table(side: int, names: list[str], rounds: int) -> None:
 def ratios(peer_time: float, our_time: float) -> list[str]:
     """How many times faster ours are, and our images per second."""
     return [f"{peer_time / our_time:.1f} x", f"{1000 / our_time:,.0f}"]
-
-
-def pictures(count: int, side: int) -> Tensor:
-    """Smooth random colours with texture: uint8 ``[count, 3, side, side]``."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(count, 3, 6, 6, generator=generator) * 255
-    smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic")
-    return (smooth + 12 * torch.randn(smooth.shape, generator=generator)).clamp(0, 255).to(torch.uint8)
 
 
 class Call(NamedTuple):

@@ -9,7 +9,6 @@ The table is in CPU time, summed over the threads, because other programs on the
 
 import argparse
 import contextlib
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import torch
 from machine import hardware
 
 from pushpull_conv import evaluate
+from pushpull_conv.cores import usable_cores
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from pushpull_conv.data import ImageSet, load_images
 from pushpull_conv.models import Classifier, create_model
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of CIFAR-10")
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--images", type=int, default=500, help="how many images each cell has here")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=usable_cores())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"{hardware()}; {options.threads} threads; {options.images} images a cell in batches of {BATCH}\n")

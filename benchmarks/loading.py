@@ -12,7 +12,6 @@ Everything is read from the disk's cache.
 
 import argparse
 import io
-import os
 import resource
 import statistics
 import tarfile
@@ -27,6 +26,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from pushpull_conv.cores import usable_cores
 from pushpull_conv.data import DATA_SETS, open_images
 from pushpull_conv.data.training_loader import PictureBatches, Preparation
 
@@ -47,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     source = open_images(options.data_set, options.split, root=options.folder)
     photos = [source.picture(place) for place in range(min(len(source), options.images))]
-    workers = os.cpu_count() or 1
+    workers = usable_cores()
     print(f"{hardware()}; {workers} worker processes, {options.images} images, {options.rounds} rounds\n")
     print("| shorter side | reader | images/s | slowest to fastest | ratio | cores busy |\n|--:|---|--:|--:|--:|--:|")
     for side in options.sides:

@@ -1,20 +1,43 @@
-"""What the scripts beside this file run on."""
+"""What the scripts beside this file run on, and measure with."""
 
 import ctypes
 import os
-import platform
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
+
+from pushpull_conv.provenance import provenance
 
 
 def hardware() -> str:
     """The machine, in words."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
-    name = names[0].split(":")[1].strip() if names else platform.processor()
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{name}, {os.cpu_count()} cores{gpu}, torch {torch.__version__}"
+    known = provenance()
+    gpu = f", {known['accelerator']}" if torch.cuda.is_available() else ""
+    return f"{known['cpu']}{gpu}, torch {known['torch']}"
+
+
+def pictures(count: int, side: int) -> Tensor:
+    """Smooth random colours with texture: uint8 ``[count, 3, side, side]``."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, 3, 6, 6, generator=generator) * 255
+    smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic")
+    return (smooth + 12 * torch.randn(smooth.shape, generator=generator)).clamp(0, 255).to(torch.uint8)
+
+
+def milliseconds(call: Callable[[], None], seconds: Callable[[], float]) -> float:
+    """Time of a call by the clock ``seconds``, until the device has finished."""
+    synchronise()
+    start = seconds()
+    call()
+    synchronise()
+    return (seconds() - start) * 1000
+
+
+def synchronise() -> None:
+    """Wait for the GPU, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def keep_memory() -> None:

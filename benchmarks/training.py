@@ -9,7 +9,6 @@ rounds is multiplied by the steps of the recipe to give the minutes of a whole t
 
 import argparse
 import itertools
-import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -18,9 +17,11 @@ from pathlib import Path
 import torch
 from machine import hardware
 
+from pushpull_conv.cores import usable_cores
 from pushpull_conv.data import open_images
-from pushpull_conv.training.fit import batch_augmentation, build, training_batches
-from pushpull_conv.training.module import Batch, ClassifierTraining
+from pushpull_conv.training.fit import build, training_batches, training_module
+from pushpull_conv.training.module import Batch
+from pushpull_conv.training.precision import HALVES
 from pushpull_conv.training.recipe import Recipe, load_recipe
 
 PARTS = ("batch", "forward", "backward", "optimiser")
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the recipe's data set")
     parser.add_argument("--variants", nargs="+", default=["baseline"])
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=usable_cores())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     recipe = load_recipe(options.recipe)
@@ -75,14 +76,15 @@ class Stepper:
     def __init__(self, recipe: Recipe, variant: str, images) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         chosen = recipe.variant(variant)
-        self.half = recipe.training.precision == "bf16-mixed"
+        self.half = HALVES.get(recipe.training.precision)
         self.batches = self.epochs(training_batches(recipe, chosen, images, self.device))
         torch.manual_seed(recipe.seed)
         classifier, _ = build(recipe, chosen, images)
-        augment = batch_augmentation(recipe, chosen)
-        self.module = ClassifierTraining(
-            classifier.to(self.device), recipe.training, steps=1_000_000, seed=recipe.seed, augment=augment
-        )
+        teacher = None
+        if chosen.distillation:  # an untrained one takes as long
+            untrained, _ = build(recipe, recipe.variant(chosen.distillation.teacher), images)
+            teacher = untrained.to(self.device)
+        self.module = training_module(recipe, chosen, classifier.to(self.device), steps=1_000_000, teacher=teacher)
         self.optimizer = self.module.configure_optimizers()["optimizer"]
 
     def epochs(self, batches) -> Iterator[Batch]:
@@ -96,7 +98,7 @@ class Stepper:
         times = [self.now()]
         batch = next(self.batches)
         times.append(self.now())
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+        with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
             loss, _ = self.module.loss(batch, epoch=0)
         times.append(self.now())
         self.optimizer.zero_grad()

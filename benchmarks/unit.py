@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from machine import hardware, keep_memory
+from machine import hardware, keep_memory, milliseconds
 from torch import Tensor, nn
 
 from pushpull_conv import PushPullConv2d, swap_first_conv_
@@ -214,21 +214,6 @@ def compare(calls: dict[str, Callable[[], None]], rounds: int, seconds: Callable
         low, middle, high = statistics.quantiles(ratios, n=4)
         words[name] = f"{middle:.2f} x ({low:.2f}–{high:.2f})"
     return words
-
-
-def milliseconds(call: Callable[[], None], seconds: Callable[[], float]) -> float:
-    """Time of a call by the clock ``seconds``, until the device has finished."""
-    synchronise()
-    start = seconds()
-    call()
-    synchronise()
-    return (seconds() - start) * 1000
-
-
-def synchronise() -> None:
-    """Wait for the GPU, if there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

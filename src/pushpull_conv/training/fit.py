@@ -141,7 +141,7 @@ def training_module(
         recipe.training,
         steps=steps,
         seed=recipe.seed_of(variant),
-        augment=batch_augmentation(recipe, variant),
+        augment=_batch_augmentation(recipe, variant),
         consistency=variant.augment.consistency if variant.augment else 0.0,
         lesson=variant.distillation,
         teacher=teacher,
@@ -180,7 +180,7 @@ def training_batches(
     )
 
 
-def batch_augmentation(recipe: Recipe, variant: Variant) -> BatchAugmentation | None:
+def _batch_augmentation(recipe: Recipe, variant: Variant) -> BatchAugmentation | None:
     """Return what changes the batches of ``variant`` on the device, None where nothing does."""
     if variant.augment is None or AUGMENTATIONS[variant.augment.policy].where != "batch":
         return None
