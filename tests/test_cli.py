@@ -1,5 +1,6 @@
 """The command line: what each command leaves, and the one line that says what was wrong."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -22,8 +23,8 @@ from PIL import Image
 
 from pushpull_conv import Results, create_model, drawing
 from pushpull_conv.augment import AUGMENTATIONS
-from pushpull_conv.models import ModelSpec, save_checkpoint
-from pushpull_conv.training.recipe import load_recipe, shipped_recipes
+from pushpull_conv.models import ModelSpec, load_checkpoint, save_checkpoint
+from pushpull_conv.training.recipe import shipped_recipes
 
 CELLS = ["--corruption", "fog", "--severity", "3"]
 
@@ -36,6 +37,14 @@ def model_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     save_checkpoint(path, spec.build(), spec)
     return path
+
+
+@pytest.fixture
+def greyscale_file(model_file, tmp_path):
+    """The same network, of which its file says that it learned from greyscale images."""
+    classifier, spec = load_checkpoint(model_file)
+    save_checkpoint(tmp_path / "greyscale.safetensors", classifier, dataclasses.replace(spec, greyscale=True))
+    return tmp_path / "greyscale.safetensors"
 
 
 @pytest.fixture
@@ -311,12 +320,11 @@ def test_what_is_not_installed_is_named(pushpull, tmp_path, monkeypatch):
         lacking("pushpull_conv.gone")
 
 
-def test_a_model_of_greyscale_images_is_evaluated_on_such(pushpull, model_file, tmp_path, monkeypatch):
+def test_a_model_of_greyscale_images_is_evaluated_on_such(pushpull, greyscale_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "run" / "PP3"
     run.mkdir(parents=True)
-    shutil.copy(model_file, run / "model.safetensors")
-    (tmp_path / "run" / "recipe.yaml").write_text(load_recipe("quickstart", ["data.greyscale=true"]).to_yaml())
+    shutil.copy(greyscale_file, run / "model.safetensors")
     call = ["evaluate", run, "--data-set", "digits", "--out", "out", "--corruption", "fog", "--severity", "1"]
     refused(pushpull(*call), "was trained in greyscale, digits is in colour; add --greyscale")
     assert pushpull(*call, "--greyscale")[0] == 0
@@ -324,14 +332,15 @@ def test_a_model_of_greyscale_images_is_evaluated_on_such(pushpull, model_file, 
 
 
 @pytest.mark.parametrize("model", [".", "model.safetensors", "epochs/005", "link", "link.safetensors", "../../run/PP3"])
-def test_a_model_of_greyscale_images_is_known_however_it_is_named(pushpull, model_file, tmp_path, monkeypatch, model):
+def test_a_model_of_greyscale_images_is_known_however_it_is_named(
+    pushpull, greyscale_file, tmp_path, monkeypatch, model
+):
     """Also where a variant lies on another disk, with a link to it in the run."""
     run = tmp_path / "run" / "PP3"
     moved = tmp_path / "disk" / "PP3"
     (run / "epochs" / "005").mkdir(parents=True)
     for folder in (run, run / "epochs" / "005"):
-        shutil.copy(model_file, folder / "model.safetensors")
-    (tmp_path / "run" / "recipe.yaml").write_text(load_recipe("quickstart", ["data.greyscale=true"]).to_yaml())
+        shutil.copy(greyscale_file, folder / "model.safetensors")
     (tmp_path / "elsewhere").mkdir()
     links = {"link": run, "link.safetensors": run / "model.safetensors"}
     place = tmp_path / "elsewhere" if model in links else run

@@ -44,6 +44,13 @@ def test_greyscale_reaches_both_splits(tmp_path):
         assert "greyscale" in grey.images(split).name
 
 
+def test_a_model_of_greyscale_images_says_so(tmp_path):
+    for setting in (True, False):
+        grey = experiment(tmp_path, f"data.greyscale={str(setting).lower()}")
+        _, spec = build(grey.recipe, grey.recipe.variants[0], grey.images("train"))
+        assert spec.greyscale == setting
+
+
 def test_what_is_refused_leaves_no_folder(pushpull, tmp_path):
     for verb in ("train", "run", "benchmark"):
         code, _, err = pushpull(verb, "cifar10-resnet20", "--data", tmp_path / "nowhere", "--out", tmp_path / "run")

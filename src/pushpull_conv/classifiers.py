@@ -6,7 +6,6 @@ from pathlib import Path
 from pushpull_conv.data import ImageSource
 from pushpull_conv.data.spec import is_greyscale, require_own_names, shortened
 from pushpull_conv.errors import InputError
-from pushpull_conv.files import EPOCHS_FOLDER, RECIPE_FILE, in_its_run
 from pushpull_conv.models import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -20,7 +19,6 @@ from pushpull_conv.models import (
     pretrained_synsets,
     with_weights,
 )
-from pushpull_conv.training.recipe import load_recipe
 
 
 def open_classifier(model: str, images: ImageSource, weights: str | None = None) -> Classifier | ChosenLogits:
@@ -49,9 +47,9 @@ def open_classifier(model: str, images: ImageSource, weights: str | None = None)
             raise InputError(f"'{model}' is a network without weights; add --weights FILE, or --weights pretrained")
         if Path(model).is_file() and Path(model).suffix != ".safetensors":
             raise InputError(f"'{model}' does not tell its network; name that, as in timm:resnet50 --weights {model}")
-        checkpoint = find_checkpoint(model, "or another model's name with --weights")
-        _require_trained_in_colour(checkpoint, images)
-        classifier, spec = load_checkpoint(checkpoint)
+        classifier, spec = load_checkpoint(find_checkpoint(model, "or another model's name with --weights"))
+        if spec.greyscale and not is_greyscale(images.name):
+            raise InputError(f"'{model}' was trained in greyscale, {images.name} is in colour; add --greyscale")
     if not spec.classes:  # a model need not name them
         if spec.num_classes != images.num_classes:
             raise InputError(
@@ -74,12 +72,3 @@ def _places_of(images: ImageSource, known: Sequence[str], model: str) -> list[in
             "with a recipe whose model has these weights"
         )
     return [places[name] for name in images.classes]
-
-
-def _require_trained_in_colour(checkpoint: Path, images: ImageSource) -> None:
-    """Refuse images in colour for a model, or a kept epoch, whose run says that it learned from greyscale ones."""
-    for folder in (in_its_run(checkpoint.parent), checkpoint.resolve().parent):  # the file itself may be a link
-        training = folder.parents[1] if folder.parent.name == EPOCHS_FOLDER else folder
-        recipe = training.parent / RECIPE_FILE
-        if recipe.exists() and load_recipe(str(recipe)).data.greyscale and not is_greyscale(images.name):
-            raise InputError(f"'{checkpoint}' was trained in greyscale, {images.name} is in colour; add --greyscale")

@@ -20,7 +20,7 @@ from pushpull_conv.errors import InputError, require_seed
 from pushpull_conv.files import RECIPE_FILE, RESULTS_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pushpull_conv.experiment import Experiment
     from pushpull_conv.training.recipe import Recipe
@@ -409,8 +409,8 @@ def evaluate(
     from pushpull_conv.report.tables import error_table
 
     making = {"seed": "--seed", "frost": "--frost", "jpeg": "--jpeg" if jpeg else "--no-jpeg"}
-    if published is not None and (misplaced := [option for name, option in making.items() if _is_given(context, name)]):
-        raise InputError(f"{misplaced[0]} does not go with --published, whose images are made already; leave it out")
+    if published is not None and (misplaced := _first_given(context, making)):
+        raise InputError(f"{misplaced} does not go with --published, whose images are made already; leave it out")
     require_outside(out, data)
     console = _console()
     images = open_images(data_set, "test", root=data, greyscale=greyscale)
@@ -488,6 +488,7 @@ def export(
 
 @app.command()
 def corrupt(
+    context: typer.Context,
     photo: Annotated[Path | None, typer.Argument(metavar="PHOTO", help="A picture that Pillow can read.")] = None,
     *,
     out: Annotated[
@@ -499,11 +500,8 @@ def corrupt(
     ] = None,
     data: DataOption = None,
     profile: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="The constants for a picture: imagenet, tiny-imagenet or cifar.  [default: imagenet]"
-        ),
-    ] = None,
+        str, typer.Option(metavar="NAME", help="The constants for a picture: imagenet, tiny-imagenet or cifar.")
+    ] = "imagenet",
     suite: SuiteOption = None,
     seed: SeedOption = 1234,
     frost: FrostOption = "procedural",
@@ -526,19 +524,17 @@ def corrupt(
     Example: **pushpull corrupt --data-set cifar10 --data cifar10 --out CIFAR-10-C**
     """
     console = _console()
-    for_sets: dict[str, Any] = {"--data": data, "--suite": suite, "--corruption": corruption, "--workers": workers}
-    for_sets["--greyscale"] = greyscale or None
-    misplaced = [
-        name for name, value in ({"--profile": profile} if data_set else for_sets).items() if value is not None
-    ]
     if (photo is None) == (data_set is None):
         raise InputError("corrupt needs either a picture or --data-set, and not both")
-    if misplaced:
-        raise InputError(f"{misplaced[0]} does not go with {'--data-set' if data_set else 'a picture'}; leave it out")
+    others = ("data", "suite", "corruption", "workers", "greyscale") if data_set is None else ("profile",)
+    if misplaced := _first_given(context, {name: f"--{name}" for name in others}):
+        raise InputError(
+            f"{misplaced} does not go with {'a picture' if data_set is None else '--data-set'}; leave it out"
+        )
     if photo is not None:
         from pushpull_conv.drawing import preview
 
-        preview(photo, out, profile=profile or "imagenet", seed=seed, frost=frost)
+        preview(photo, out, profile=profile, seed=seed, frost=frost)
         _say(console, f"figure: {out}")
     elif data_set is not None:
         from pushpull_conv.data import open_images
@@ -664,10 +660,10 @@ def _print_plan(recipe: str, data: Path | None, out: Path | None, settings: list
             experiment.note_autocast()
 
 
-def _is_given(context: typer.Context, name: str) -> bool:
-    """Whether a parameter was written on the command line, be it with its default."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+def _first_given(context: typer.Context, options: "Mapping[str, str]") -> str | None:
+    """The first of some options, by parameter, that was written on the command line, be it with its default."""
+    sources = {option: context.get_parameter_source(name) for name, option in options.items()}
+    return next((option for option, source in sources.items() if source and source.name == "COMMANDLINE"), None)
 
 
 def _chosen(recipe: "Recipe", names: list[str] | None) -> "Sequence[Variant]":

@@ -22,7 +22,7 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 KINDS = [
     {"name": "resnet20"},
     {"name": "resnet20", "pushpull": {"avg_kernel_size": 5, "trainable_alpha": True}},
-    {"name": "resnet18", "stem": "cifar", "layer": {"kind": "blurpool"}},
+    {"name": "resnet18", "stem": "cifar", "layer": {"kind": "blurpool"}, "greyscale": True},
 ]
 
 

@@ -117,11 +117,12 @@ def _what(spec: ModelSpec, title: str) -> str:
     classes = (
         f" (in the order of the logits: {_escaped(', '.join(spec.classes))})" if 0 < len(spec.classes) <= 20 else ""
     )
+    grey = ", in greyscale," if spec.greyscale else ""
     unit = "" if spec.pushpull is None else f" The unit: {_PAPERS['unit']}."
     return (
         f"# {_escaped(title)}\n\n"
         f"An image classifier: {spec.name} with {stem}, {spec.num_classes} classes{classes}. It takes uint8 images "
-        f"`[B, 3, H, W]` or floats in [0, 1] and normalises them itself.{unit}"
+        f"`[B, 3, H, W]` or floats in [0, 1]{grey} and normalises them itself.{unit}"
     )
 
 

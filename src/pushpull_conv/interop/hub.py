@@ -42,6 +42,7 @@ class HubClassifier(Classifier, PyTorchModelHubMixin, library_name="pushpull-con
         pushpull: See ``name``.
         classes: Names of the classes in the order of the logits; may be empty.
         layer: See ``name``.
+        greyscale: Whether it learned from luminance on all channels, and expects that.
 
     Raises:
         InputError: As `pushpull_conv.create_model`; from ``from_pretrained``: the folder lacks a file, or the weights
@@ -67,8 +68,11 @@ class HubClassifier(Classifier, PyTorchModelHubMixin, library_name="pushpull-con
         pushpull: Mapping[str, Any] | None = None,
         classes: Sequence[str] = (),
         layer: Mapping[str, Any] | None = None,
+        greyscale: bool = False,
     ) -> None:
-        self.spec = ModelSpec(name, num_classes, stem, pushpull, tuple(mean), tuple(std), tuple(classes), layer)
+        self.spec = ModelSpec(
+            name, num_classes, stem, pushpull, tuple(mean), tuple(std), tuple(classes), layer, greyscale
+        )
         super().__init__(self.spec.build().network, mean, std)
         self._hub_mixin_config = asdict(self.spec)  # the mixin drops from its own what JSON cannot hold
 

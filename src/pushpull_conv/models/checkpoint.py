@@ -48,6 +48,7 @@ class ModelSpec:
         std: Standard deviation of each channel, for pixels in [0, 1].
         classes: Names of the classes in the order of the logits; may be empty.
         layer: As in `create_model`.
+        greyscale: Whether it learned from luminance on all channels, and expects that.
 
     Example:
         >>> spec = ModelSpec("resnet20", 10, None, {"avg_kernel_size": 3}, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -63,6 +64,7 @@ class ModelSpec:
     std: tuple[float, ...]
     classes: tuple[str, ...] = ()
     layer: Mapping[str, Any] | None = None
+    greyscale: bool = False
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -345,7 +347,8 @@ def _require_file(path: Path) -> None:
 
 def _parse_spec(path: Path, metadata: Mapping[str, str]) -> ModelSpec:
     try:
-        stored: dict[str, Any] = {"layer": None, **json.loads(metadata[_METADATA_KEY])}  # the first files lack it
+        earlier = {"layer": None, "greyscale": False}  # the first files lack them
+        stored: dict[str, Any] = earlier | json.loads(metadata[_METADATA_KEY])
         values: dict[str, Any] = {field.name: stored[field.name] for field in fields(ModelSpec)}
         for name in ("mean", "std", "classes"):  # JSON has lists only
             values[name] = tuple(values[name])

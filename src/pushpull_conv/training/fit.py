@@ -125,6 +125,7 @@ def build(recipe: Recipe, variant: Variant, images: ImageSource) -> tuple[Classi
         mean=mean,
         std=std,
         classes=images.classes,
+        greyscale=recipe.data.greyscale,
         **variant.changes,
     )
     weights = recipe.model.weights
