@@ -22,6 +22,14 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
+def quick(monkeypatch):
+    """Leave out of reports the pictures that are slow to write; their pages show others."""
+    from pushpull_conv.report import style
+
+    monkeypatch.setattr(style, "write", lambda figure, path: path.touch())
+
+
+@pytest.fixture
 def pushpull(monkeypatch, capsys):
     """Call the command line in this process: ``code, output, errors = pushpull("evaluate", ...)``."""
     from pushpull_conv.cli import main

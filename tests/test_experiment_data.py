@@ -60,7 +60,7 @@ def test_what_is_refused_leaves_no_folder(pushpull, tmp_path):
 
 
 def test_variants_of_a_run_learn_from_the_same_images(tmp_path, monkeypatch):
-    whole, part = (experiment(tmp_path, "training.epochs=1") for _ in "12")
+    whole, part = (experiment(tmp_path, "training.epochs=1", "model.name=timm:test_resnet") for _ in "12")
     monkeypatch.setattr(part, "images", lambda split: whole.images(split).subset(torch.arange(300)))
     variants = {variant.name: variant for variant in whole.recipe.trainings}
     whole.train(variants["baseline"])
@@ -71,9 +71,9 @@ def test_variants_of_a_run_learn_from_the_same_images(tmp_path, monkeypatch):
 
 def test_variants_of_a_run_start_from_the_same_weights(tmp_path):
     start = tmp_path / "start.pt"
-    tuned = experiment(tmp_path, "training.epochs=1", f"model.weights={start}")
+    tuned = experiment(tmp_path, "training.epochs=1", "model.name=timm:test_resnet", f"model.weights={start}")
     baseline, unit = tuned.recipe.trainings
-    weights = create_model("resnet20", num_classes=10).state_dict()
+    weights = create_model("timm:test_resnet", num_classes=10).state_dict()
     torch.save(weights, start)
     tuned.train(baseline)
     torch.save({**weights, "fc.bias": weights["fc.bias"] + 1}, start)
@@ -147,7 +147,7 @@ def test_an_unreadable_image_is_listed_whatever_its_name(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_unreadable_image_is_skipped_listed_and_told_in_the_report(pushpull, damaged, tmp_path, capsys):
+def test_an_unreadable_image_is_skipped_listed_and_told_in_the_report(pushpull, damaged, quick, tmp_path, capsys):
     assert train(pushpull, damaged, tmp_path / "run", "skip")[0] == 0
     folder = tmp_path / "run" / "baseline"
     (row,) = csv.DictReader((folder / "unreadable.csv").open())

@@ -42,17 +42,25 @@ def digits() -> ImageSet:
     return load_images("digits", "test")[100:140]
 
 
-@pytest.fixture
-def photographs(tmp_path):
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
     """Nine photographs in class folders, opened as a data set of 224 x 224 pixels."""
-    random = np.random.default_rng(0)
+    random, root = np.random.default_rng(0), tmp_path_factory.mktemp("photographs")
     for place in range(9):
         waves = random.normal(size=(8, 10, 3)).repeat(40, axis=0).repeat(40, axis=1)
         pixels = (128 + 50 * waves + random.normal(size=waves.shape) * 9).clip(0, 255).astype(np.uint8)
-        path = tmp_path / "photographs" / "val" / "abc"[place % 3] / f"{place}.jpg"
+        path = root / "val" / "abc"[place % 3] / f"{place}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
-    return open_images("folder", "test", root=tmp_path / "photographs")
+    return open_images("folder", "test", root=root)
+
+
+@pytest.fixture(scope="module", params=["digits", "photographs"])
+def whole(request, tmp_path_factory):
+    """A kind of images, these images, and their whole set in a folder."""
+    source, folder = request.getfixturevalue(request.param), tmp_path_factory.mktemp("whole")
+    write_set(source, folder, corruptions=NAMES)
+    return request.param, source, folder
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -277,10 +285,8 @@ def mortal(lives: int):
 
 
 @pytest.mark.parametrize("lives", [0, 1, 4, 6, 9])
-@pytest.mark.parametrize("kind", ["digits", "photographs"])
-def test_a_stopped_write_is_not_read_and_goes_on(digits, photographs, tmp_path, monkeypatch, lives, kind):
-    source = digits if kind == "digits" else photographs
-    write_set(source, tmp_path / "whole", corruptions=NAMES)
+def test_a_stopped_write_is_not_read_and_goes_on(whole, tmp_path, monkeypatch, lives):
+    kind, source, folder = whole
     total, finished = (3, 1 + lives // 5) if kind == "digits" else (10, lives)  # the labels, and whole parts
     with monkeypatch.context() as patch:
         patch.setattr("pushpull_conv.benchmark.evaluation.corrupt", mortal(lives))
@@ -293,9 +299,9 @@ def test_a_stopped_write_is_not_read_and_goes_on(digits, photographs, tmp_path, 
     write_set(source, tmp_path / "set", corruptions=NAMES, on_part=events.append)
     assert [(event.done, event.total) for event in events] == [(done, total) for done in range(1, total + 1)]
     assert len({event.name for event in events}) == total
-    whole, resumed = files(tmp_path / "whole"), files(tmp_path / "set")
-    whole_sums, sums = (json.loads(part.pop("manifest.json"))["sha256"] for part in (whole, resumed))
-    assert resumed == whole
+    at_once, resumed = files(folder), files(tmp_path / "set")
+    whole_sums, sums = (json.loads(part.pop("manifest.json"))["sha256"] for part in (at_once, resumed))
+    assert resumed == at_once
     assert sums == whole_sums
 
 

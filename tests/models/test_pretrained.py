@@ -167,7 +167,7 @@ def test_the_page_and_the_command_print_the_same_table(pushpull):
     assert str(pretrained_folder("cifar10-resnet20-pp3").parent) in out
 
 
-def test_they_are_compared_by_name(pushpull, tmp_path):
+def test_they_are_compared_by_name(pushpull, quick, tmp_path):
     assert pushpull("compare", BEST, BASELINE, "--baseline", BASELINE, "--out", tmp_path)[::2] == (0, "")
     assert BEST in (tmp_path / "table.md").read_text()
 

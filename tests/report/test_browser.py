@@ -375,8 +375,7 @@ def test_on_paper_nothing_is_cut_and_nothing_dark(open_page):
     assert page.pdf(format="A4", prefer_css_page_size=True).startswith(b"%PDF")
 
 
-def test_a_comparison_of_repeated_trainings_fits_a_desktop(browser, tmp_path, make_results, monkeypatch, provenance):
-    monkeypatch.setattr(style, "write", lambda figure, path: path.touch())
+def test_a_comparison_of_repeated_trainings_fits_a_desktop(browser, tmp_path, make_results, quick, provenance):
     several = [make_results(f"{label}{seed}", 0.15 + 0.01 * i) for label in ("baseline", "PP3") for i, seed in SEEDS]
     known = {label: record for label, record in provenance.items() if label in ("baseline", "PP3")}
     alphas = {"PP3": torch.ones(16)}

@@ -11,12 +11,6 @@ FIGURES = ("severity", "severity_by_corruption", "tradeoff", "corruptions", "cla
 EVIL = "<script>alert(1)</script>\"'&"
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Leave out the pictures that are slow to write."""
-    monkeypatch.setattr(style, "write", lambda figure, path: path.touch())
-
-
 def test_all_files_are_there_and_readable(report):
     figures = {f"figures/{name}.{form}" for name in FIGURES for form in ("svg", "png", "pdf")}
     files = {file.relative_to(report).as_posix(): file for file in report.rglob("*") if file.is_file()}

@@ -22,7 +22,7 @@ from pushpull_conv.data import load_images
 from pushpull_conv.errors import InputError
 from pushpull_conv.models import Classifier, load_checkpoint, load_pretrained
 from pushpull_conv.training.callbacks import SameImages, TrainingProgress
-from pushpull_conv.training.fit import WholeCheckpoints, build, channel_statistics, fit
+from pushpull_conv.training.fit import WholeCheckpoints, build, channel_statistics, fit, training_batches
 from pushpull_conv.training.module import ClassifierTraining
 from pushpull_conv.training.recipe import load_recipe
 from pushpull_conv.training.variants import VARIANTS
@@ -103,11 +103,16 @@ def test_the_finished_model_has_learned_and_is_what_the_log_says(tmp_path, digit
 def test_variants_start_from_the_same_weights_and_see_the_same_batches(tmp_path, digits):
     """But for the unit the networks must not differ, or the comparison would measure luck."""
     rate = ["training.learning_rate={start: 1.0e-12, top: 1.0e-12, end: 1.0e-12}", "training.epochs=1"]
-    plain = load_file(train(tmp_path / "plain", digits, "baseline", rate)[0])
-    unit = load_file(train(tmp_path / "unit", digits, "PP3-trainable", rate)[0])
+    few = [images[:64] for images in digits]
+    plain = load_file(train(tmp_path / "plain", few, "baseline", rate)[0])
+    unit = load_file(train(tmp_path / "unit", few, "PP3-trainable", rate)[0])
     for name, value in plain.items():
         if "running" not in name:
             assert torch.allclose(unit[name], value, atol=1e-6), name
+    recipe = load_recipe("quickstart", SMALL)
+    seen = [list(training_batches(recipe, variant, few[0], torch.device("cpu"))) for variant in recipe.variants]
+    for batches in zip(*seen, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(*batches, strict=True))
 
 
 def test_a_training_does_not_go_on_with_other_images(digits):
@@ -121,7 +126,7 @@ def test_a_training_does_not_go_on_with_other_images(digits):
 def test_training_starts_from_the_recipes_weights(tmp_path, digits):
     start = ["model.weights=cifar10-resnet20-baseline", "training.epochs=1"]
     rate = ["training.learning_rate={start: 1.0e-12, top: 1.0e-12, end: 1.0e-12}"]
-    path, _ = train(tmp_path / "unit", digits, overrides=start + rate)
+    path, _ = train(tmp_path / "unit", [images[:64] for images in digits], overrides=start + rate)
     tuned, shipped = load_file(path), load_pretrained("cifar10-resnet20-baseline")
     for name, value in shipped.network.state_dict().items():
         if "running" not in name and "num_batches" not in name:
@@ -164,6 +169,7 @@ def test_a_killed_run_ends_at_the_weights_of_an_uninterrupted_one(pushpull, tmp_
 @pytest.mark.slow
 def test_a_run_that_is_asked_to_stop_says_that_it_is_not_finished(tmp_path):
     command = [sys.executable, "-m", "pushpull_conv.cli", "train", "quickstart", "--variant", "PP3"]
+    command += ["--set", "model.name=timm:test_resnet", "--set", "training.epochs=10000"]
     environment, folder = {**os.environ, "OMP_NUM_THREADS": "1"}, tmp_path / "run" / "PP3"
     process = subprocess.Popen([*command, "--out", str(folder.parent)], env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 300  # of a busy machine
