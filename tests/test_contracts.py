@@ -18,6 +18,7 @@ ROOMS = [
     "planning",
     "cluster",
     "experiment",
+    "benchmarking",
     "classifiers",
     "drawing",
     "comparison",
@@ -55,7 +56,8 @@ OUTSIDE = {
     "sklearn": {"data"},
     "triton": {"kernels"},
     "typer": {"cli"},
-    "rich": {"cli", "checking", "planning", "cluster", "experiment", "progress", "comparison", "training", "report"},
+    "rich": {"cli", "checking", "planning", "cluster", "benchmarking", "experiment", "progress"}
+    | {"comparison", "training", "report"},
 }
 
 
@@ -107,6 +109,18 @@ def test_help_does_not_import_torch():
     )
     assert result.returncode == 0, result.stderr
     assert "evaluate" in result.stdout
+
+
+def test_what_is_not_needed_is_not_waited_for():
+    """By `import`, and by the commands `evaluate` and `corrupt`: each takes about as long to import as PyTorch."""
+    result = run_python(
+        "import sys\n"
+        "from pushpull_conv import PushPullConv2d, corrupt, evaluate, swap_first_conv_\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+        "import pushpull_conv.benchmarking, pushpull_conv.classifiers, pushpull_conv.report.tables\n"
+        "assert not {'lightning', 'timm', 'torchvision', 'matplotlib'} & set(sys.modules)"
+    )
+    assert result.returncode == 0, result.stderr
 
 
 def test_the_core_needs_torch_numpy_and_pillow_only():

@@ -403,9 +403,9 @@ def evaluate(
     Example: **pushpull evaluate timm:resnet50 --weights pretrained --data-set imagenet --data imagenet --published
     ImageNet-C --out results/published**
     """
+    from pushpull_conv.benchmarking import benchmark
     from pushpull_conv.classifiers import open_classifier
     from pushpull_conv.data import open_images, require_outside
-    from pushpull_conv.experiment import benchmark
     from pushpull_conv.report.tables import error_table
 
     making = {"seed": "--seed", "frost": "--frost", "jpeg": "--jpeg" if jpeg else "--no-jpeg"}
@@ -537,8 +537,8 @@ def corrupt(
         preview(photo, out, profile=profile, seed=seed, frost=frost)
         _say(console, f"figure: {out}")
     elif data_set is not None:
+        from pushpull_conv.benchmarking import corrupt_set
         from pushpull_conv.data import open_images
-        from pushpull_conv.experiment import corrupt_set
 
         images = open_images(data_set, "test", root=data, greyscale=greyscale)
         manifest = corrupt_set(

@@ -6,16 +6,14 @@ however hard, does only what is missing.
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from rich.console import Console
 
 from pushpull_conv.benchmark import (
-    CellEvent,
     Results,
     count_cells,
     counted_model,
@@ -24,9 +22,9 @@ from pushpull_conv.benchmark import (
     model_fingerprint,
     suite_of,
     wanted_cells,
-    write_set,
 )
 from pushpull_conv.benchmark.evaluation import AUTOCAST_DTYPES
+from pushpull_conv.benchmarking import cell_bar, note_if_slow, save_sample
 from pushpull_conv.classifiers import open_classifier
 from pushpull_conv.comparison import compare
 from pushpull_conv.corruptions import FrostTextures, load_frost
@@ -41,7 +39,6 @@ from pushpull_conv.files import (
     REPORT_FOLDER,
     RESULTS_FILE,
     alone,
-    atomic_write,
     in_use,
     is_in_use,
     kept_epochs,
@@ -54,11 +51,10 @@ from pushpull_conv.models import (
     identity_of_weights,
     load_checkpoint,
 )
-from pushpull_conv.progress import progress_bar
 from pushpull_conv.provenance import read_provenance, recorded
 from pushpull_conv.ranks import ALONE, Ranks, own_device
 from pushpull_conv.training.fit import build, fit
-from pushpull_conv.training.precision import HALVES, precision_refusal, slow_precision_note
+from pushpull_conv.training.precision import HALVES, precision_refusal
 from pushpull_conv.training.recipe import Recipe, first_difference, is_resolved, load_recipe
 from pushpull_conv.training.variants import Variant
 
@@ -213,7 +209,7 @@ class Experiment:
 
     def _note_once(self, precision: str, half: torch.dtype | None, instead: str) -> None:
         if precision not in self._noted:
-            _note_if_slow(self.console, precision, half, instead)
+            note_if_slow(self.console, precision, half, instead)
         self._noted.add(precision)
 
     def _models(self, variant: Variant) -> list[tuple[Path, str]]:
@@ -233,7 +229,7 @@ class Experiment:
         with recorded(folder, "benchmark", RESULTS_FILE) if self.ranks.is_first else contextlib.nullcontext():
             self._count(classifier, wanted_cells(), label, settings)
             if self.ranks.is_first:
-                _save_sample(images, folder)  # before the results: where these are, nothing is made again
+                save_sample(images, folder)  # before the results: where these are, nothing is made again
             return self.ranks.by_first(lambda: evaluate(classifier, images, **settings))
 
     def _count(
@@ -245,7 +241,7 @@ class Experiment:
     ) -> None:
         """Count this process's share of some cells, and wait for the others'."""
         share, images = self.ranks.share(cells), self.images("test")
-        with _cell_bar(label, self.console, whole=len(cells)) as on_cell:
+        with cell_bar(label, self.console, whole=len(cells)) as on_cell:
             count_cells(classifier, images, share, **settings, on_cell=on_cell)
             self.ranks.wait()
 
@@ -345,48 +341,6 @@ def _with(recipe: Recipe, trainings: Sequence[Variant]) -> dict[str, Any]:
     return whole | {"variants": list(settings), "variant": settings}
 
 
-def benchmark(
-    classifier: Classifier | ChosenLogits,
-    images: ImageSource,
-    folder: Path,
-    *,
-    label: str,
-    console: Console,
-    **settings: Any,
-) -> Results:
-    """Evaluate one classifier under a progress bar; leave cells, results and provenance in ``folder``.
-
-    Its input and, where it knows more classes than the images have, among which it chooses, are printed and recorded.
-    It runs on the GPU if there is one; ``settings`` are other arguments of `pushpull_conv.evaluate`.
-    """
-    facts = _facts(classifier, images)
-    for name, fact in facts.items():
-        console.print(f"{name}: {fact}", highlight=False, soft_wrap=True)
-    if (autocast := settings.get("autocast")) in AUTOCAST_DTYPES:
-        _note_if_slow(console, autocast, AUTOCAST_DTYPES[autocast], "without --autocast the model computes in float32")
-    with recorded(folder, "benchmark", RESULTS_FILE, facts), _cell_bar(label, console) as on_cell:
-        results = evaluate(
-            classifier, images, label=label, store=folder, device=own_device(), on_cell=on_cell, **settings
-        )
-    _save_sample(images, folder)
-    return results
-
-
-def _note_if_slow(console: Console, precision: str, half: torch.dtype | None, instead: str) -> None:
-    if note := slow_precision_note(precision, half, own_device()):
-        console.print(f"note: {note}; {instead}", highlight=False, soft_wrap=True)
-
-
-def _facts(classifier: Classifier | ChosenLogits, images: ImageSource) -> dict[str, str]:
-    """Say what a classifier gets and among which classes it chooses."""
-    whole = classifier.classifier if isinstance(classifier, ChosenLogits) else classifier
-    mean, std = (" ".join(f"{value:.3g}" for value in values.flatten()) for values in (whole.mean, whole.std))
-    facts = {"input": f"{images.size[1]} x {images.size[0]} pixels in [0, 1], minus {mean}, divided by {std}"}
-    if whole is not classifier:
-        facts["classes"] = f"the {images.num_classes} of {images.name}, of those that the model knows"
-    return facts
-
-
 def _require_results_of(
     folder: Path, results: Results, classifier: Classifier | ChosenLogits, images: ImageSource
 ) -> None:
@@ -402,34 +356,3 @@ def _require_results_of(
             f"'{folder}' holds results of a model with other layers or weights than its {MODEL_FILE}; to benchmark "
             f"this one, delete its {RESULTS_FILE} and {CELLS_FOLDER}"
         )
-
-
-@contextlib.contextmanager
-def _cell_bar(label: str, console: Console, whole: int | None = None) -> Iterator[Callable[[CellEvent], None]]:
-    """Show a bar over the cells with the last one's error and the time left; leave one line at the end.
-
-    ``whole`` is the number of cells where other processes count some of them.
-    """
-    with progress_bar(console, label, "cells benchmarked", whole) as show:
-
-        def on_cell(event: CellEvent) -> None:
-            place = event.corruption if event.severity == 0 else f"{event.corruption} {event.severity}"
-            show(event.done, event.total, f"{place}: error {event.cell.error:.1%}")
-
-        yield on_cell
-
-
-def corrupt_set(images: ImageSource, folder: Path, *, console: Console, **settings: Any) -> Path:
-    """Write a corrupted set under a progress bar and return its manifest.
-
-    ``settings`` are other arguments of `pushpull_conv.benchmark.write_set`.
-    """
-    with progress_bar(console, images.name, "parts written") as show:
-        return write_set(images, folder, on_part=lambda event: show(event.done, event.total, event.name), **settings)
-
-
-def _save_sample(images: ImageSource, folder: Path) -> None:
-    """Keep the first image, its place in its name, so that a report can show the corruptions without the data."""
-    first = next(images.batches(1))
-    with atomic_write(folder / f"sample-{int(first.index)}.png") as temporary:
-        Image.fromarray(first.images[0].permute(1, 2, 0).cpu().numpy()).save(temporary)

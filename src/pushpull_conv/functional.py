@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pushpull_conv.errors import InputError, require_name
-from pushpull_conv.kernels.operator import inhibit
+from pushpull_conv.kernels.operator import constant_when_compiled, inhibit
 
 IntOrPair = int | tuple[int, ...]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -240,6 +240,6 @@ def autocast_off(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(kind, enabled=False) if _has_autocast(kind) else nullcontext()
 
 
-@torch.compiler.assume_constant_result  # PyTorch 2.6 cannot trace it
+@constant_when_compiled
 def _has_autocast(kind: str) -> bool:
     return torch.amp.is_autocast_available(kind)

@@ -6,7 +6,7 @@ import torch
 from pushpull_conv import PushPullConv2d
 from pushpull_conv.functional import push_pull_conv2d
 from pushpull_conv.kernels import blocked, composed
-from pushpull_conv.kernels.operator import inhibit
+from pushpull_conv.kernels.operator import constant_when_compiled, inhibit
 
 
 def arguments(shape=(3, 5, 6, 7), dtype=torch.float32, layout=torch.contiguous_format):
@@ -119,3 +119,10 @@ def test_small_and_empty_maps(shape):
     torch.testing.assert_close(response, composed.inhibit(*given, 3))
     response.sum().backward()
     assert all(tensor.grad.isfinite().all() for tensor in given)
+
+
+def test_a_constant_is_marked_as_pytorch_marks_it():
+    functions = [lambda: 0, lambda: 0]
+    torch.compiler.assume_constant_result(functions[0])
+    assert constant_when_compiled(functions[1]) is functions[1]
+    assert vars(functions[0]) == vars(functions[1])

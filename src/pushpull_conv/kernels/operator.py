@@ -6,7 +6,7 @@ further, the same is composed of tensor operations.
 """
 
 import importlib.util
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,11 +14,23 @@ from torch.autograd import forward_ad
 
 from pushpull_conv.kernels import blocked, composed
 
+Made = TypeVar("Made")
+
 _FUSED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
 # PyTorch 2.6 does not tell an export from a compilation; there, both take the composed form.
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 _ARGUMENTS = "Tensor push, Tensor total, Tensor offset, Tensor alpha"
+
+
+def constant_when_compiled(function: Made) -> Made:
+    """Let `torch.compile` take what a function returns as a constant, as `torch.compiler.assume_constant_result` does.
+
+    PyTorch 2.6 cannot trace those that this is for. PyTorch's own decorator imports the compiler, which takes longer
+    than all of this package.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def inhibit(
@@ -61,7 +73,7 @@ def _is_transformed(*tensors: Tensor | None) -> bool:
     return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors if tensor is not None)
 
 
-@torch.compiler.assume_constant_result  # PyTorch 2.6 cannot trace it
+@constant_when_compiled
 def _in_functorch() -> bool:
     return torch._C._are_functorch_transforms_active()
 
