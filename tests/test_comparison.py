@@ -11,8 +11,9 @@ from rich.console import Console
 
 from pushpull_conv import InputError, comparison
 from pushpull_conv.comparison_layers import VariedPushPullConv2d
+from pushpull_conv.corruptions import recompress
 from pushpull_conv.files import RECIPE_FILE
-from pushpull_conv.models import ModelSpec, save_checkpoint
+from pushpull_conv.models import ModelSpec, pretrained_folder, save_checkpoint
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -112,6 +113,26 @@ def test_without_the_frost_photographs_there_is_no_gallery(compared, monkeypatch
 
     monkeypatch.setattr(comparison, "load_frost", not_installed)
     assert compared(run)["sample"] is None
+
+
+def test_any_folder_may_have_the_photo(compared):
+    """A model that comes with the package has none."""
+    shipped, run = pretrained_folder("cifar10-resnet20-baseline"), RESULTS / "cifar10-resnet20" / "PP3"
+    for folders in ((shipped, run), (run, shipped)):
+        assert compared(*folders, baseline="cifar10-resnet20-baseline")["sample"] is not None
+
+
+def test_the_photo_is_stored_as_the_classified_images_were(compared, tmp_path):
+    run = RESULTS / "cifar10-resnet20" / "baseline"
+    plain = compared(run)["sample"]
+    folder = copied(run, tmp_path / "baseline", "baseline")
+    shutil.copy(run / "sample-0.png", folder)
+    content = json.loads((folder / "results.json").read_text())
+    content["header"]["jpeg_quality"] = 85
+    (folder / "results.json").write_text(json.dumps(content))
+    stored = compared(folder)["sample"].cell("gaussian_noise", 3)
+    assert stored.equal(recompress(plain.cell("gaussian_noise", 3)[None], 85)[0])
+    assert not stored.equal(plain.cell("gaussian_noise", 3))
 
 
 def test_kept_epochs_are_drawn_where_the_log_tells_the_last_ones_number(compared, tmp_path):

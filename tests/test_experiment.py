@@ -136,6 +136,21 @@ def fits(monkeypatch):
     return trained, during
 
 
+def test_a_run_that_lost_its_recipe_says_what_to_do(tmp_path):
+    (tmp_path / "PP3").mkdir()
+    (tmp_path / "PP3" / "model.safetensors").write_text("weights")
+    with pytest.raises(InputError, match=r"holds a run without its recipe\.yaml; restore it, or choose another --out"):
+        in_folder(tmp_path)
+
+
+def test_what_is_not_trained_cannot_be_counted(pushpull, tmp_path):
+    call = ["benchmark", "quickstart", "--variant", "PP3", "--corruption", "fog", "--out", tmp_path]
+    code, _, err = pushpull(*call)
+    assert code == 2
+    assert "PP3 is not trained in" in err
+    assert "pushpull train --variant" in err
+
+
 def in_folder(folder):
     recipe = load_recipe("quickstart", ["variants=[baseline, PP3]"])
     begun = Experiment(recipe, folder, data_root=None, console=Console(quiet=True))

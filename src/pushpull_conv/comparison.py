@@ -85,7 +85,7 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
         recipes=[recipe.to_yaml() for recipe in recipes.values()],
         kernels=kernels,
         alphas=alphas,
-        sample=_load_sample(found[0], results[0].header),
+        sample=next((sample for folder in found if (sample := _load_sample(folder, results[0].header))), None),
         provenance=origins,
         epochs={result.model: _epochs(places[result.model], result) for result in results},
         notes=notes,
@@ -241,4 +241,5 @@ def _load_sample(folder: Path, header: Header) -> Sample | None:
         seed=header.seed,
         profile=SUITES[header.suite].profile,
         frost=frost,
+        jpeg_quality=header.jpeg_quality,
     )

@@ -189,6 +189,8 @@ class Experiment:
         Raises:
             InputError: The variant is not trained.
         """
+        if not (self.folder / variant.name / MODEL_FILE).exists():
+            raise InputError(f"{variant.name} is not trained in '{self.folder}'; call pushpull train --variant before")
         for folder, label in self._models(variant):
             classifier = open_classifier(str(folder / MODEL_FILE), self.images("test"))
             self._count(classifier, cells, label, self._settings(folder, label))
@@ -291,6 +293,10 @@ class Experiment:
         file, submitted = self.folder / RECIPE_FILE, (self.folder / CLUSTER_FOLDER).exists()
         begun = (any(self.folder.glob(f"*/{name}")) for name in ("*.ckpt", MODEL_FILE))
         if submitted or any(begun) or is_in_use(file):
+            if not file.is_file():
+                raise InputError(
+                    f"'{self.folder}' holds a run without its {RECIPE_FILE}; restore it, or choose another --out"
+                )
             stored = load_recipe(str(file))
             if difference := _conflict(stored, self.recipe, numbered=submitted):
                 raise InputError(f"'{self.folder}' holds a run of another recipe ({difference}); choose another --out")

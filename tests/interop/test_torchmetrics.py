@@ -73,6 +73,21 @@ def test_alexnet_is_a_baseline_on_its_own_classes_only():
         MCE("alexnet").update(*batch_of(CELLS[0]), corruption="fog", severity=1)
 
 
+@pytest.mark.parametrize(
+    ("baseline", "said"),
+    [
+        ("alexnt", "unknown baseline 'alexnt'; did you mean 'alexnet'"),
+        ({}, "baseline must have errors for all 15 corruptions at 5 severities"),
+        ({**BASE, "fog": (0.1,)}, "fog"),
+        ({**BASE, "fog": (50, 60, 70, 80, 90)}, "error of fog in baseline must be a fraction"),
+        ({**BASE, "fog": (0.0,) * 5}, "fog"),
+    ],
+)
+def test_a_baseline_is_checked_before_the_first_batch(baseline, said):
+    with pytest.raises(InputError, match=said):
+        MCE(baseline)
+
+
 class Linear(nn.Module):
     """A classifier of uint8 images."""
 

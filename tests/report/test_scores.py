@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from statistics import fmean
 
 import numpy as np
@@ -96,7 +97,11 @@ def test_findings_name_the_gain_and_its_price():
     )
     once = " PP5 was trained once, which cannot tell how much of it is chance."
     assert findings([BASE, other, best], BASE) == said + once
-    assert findings([BASE, other, dataclasses.replace(best, trainings=2)], BASE) == said
+    assert findings([BASE, other, dataclasses.replace(best, trainings=2)], BASE) == said + once.replace(
+        "PP5", "baseline"
+    )
+    twice = dataclasses.replace(BASE, trainings=2)
+    assert findings([twice, other, dataclasses.replace(best, trainings=2)], twice) == said
 
 
 def test_findings_are_plain_when_the_unit_does_not_help():
@@ -187,8 +192,8 @@ def test_the_interval_of_a_difference_is_welchs(own, base):
     assert ends == pytest.approx(tuple(expected), rel=1e-5)
 
 
-def test_trainings_that_score_alike_leave_an_interval_without_length():
-    assert welch_interval(0.5, (0.0, 0.0), (2, 3)) == (0.5, 0.5)
+def test_trainings_that_score_alike_leave_no_interval():
+    assert welch_interval(0.5, (0.0, 0.0), (2, 3)) is None
 
 
 SCORES = {"baseline": ((0.20, 0.21, 0.22), (0.50, 0.52, 0.48)), "PP3": ((0.25, 0.26, 0.24), (0.48, 0.44, 0.49))}
@@ -219,6 +224,16 @@ def test_the_findings_give_the_intervals_and_what_they_leave_open():
     assert f"in points of mean and of clean error: PP3 {mean} and {clean}; PP5 " in changes_note(
         [base, unit, better], base
     )
+
+
+def test_errors_that_all_trainings_share_have_no_interval():
+    """They are alike by chance, and the next training may differ."""
+    alike = summed_up("baseline", (0.1, 0.1), (0.3, 0.3), r_net=0.0)
+    unit = summed_up("PP3", (0.1, 0.1), (0.26, 0.28), r_net=1.0)
+    assert set(intervals_of_change(unit, alike)) == {"mean_error"}
+    assert intervals_of_change(summed_up("PP3", (0.2, 0.2), (0.2, 0.2), r_net=0.0), alike) == {}
+    assert re.search(r"PP3 \S+ to \S+ and unknown\.$", changes_note([alike, unit], alike))
+    assert findings([alike, unit], alike).count("95 % interval") == 1
 
 
 def test_a_variant_or_a_baseline_trained_once_has_no_interval():

@@ -137,6 +137,7 @@ def test_a_model_that_cannot_be_built_without_memory_is_accepted():
             [{"name": "a", "pushpull": {"avg_kernel": 3}}],
             ["'avg_kernel'", "mean 'avg_kernel_size'"],
         ),
+        (None, "variants", [{"name": "a", "augment": {"policy": "augmx"}}], ["augmentation 'augmx'", "mean 'augmix'"]),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(tmp_path, content, section, key, value, words):

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +178,14 @@ def _benchmarks(run: Run) -> Iterator[Task]:
 
 
 def _comparison(run: Run) -> Task:
-    made = [run.folder / REPORT_FOLDER / REPORT_FILE, *(run.folder / name / RESULTS_FILE for name in run.teachers)]
+    report = run.folder / REPORT_FOLDER / REPORT_FILE
+    results = [run.folder / name / RESULTS_FILE for name in run.teachers]
     parts = [(benchmark_array(variant), number) for variant in run.teachers for number in range(len(PARTS))]
-    return Task((COMPARE, 0), "", tuple(parts), all(file.exists() for file in made))
+    return Task((COMPARE, 0), "", tuple(parts), _is_made_of(report, results))
+
+
+def _is_made_of(made: Path, parts: Sequence[Path]) -> bool:
+    """Whether a file is there and none of those that it is made of is missing or younger."""
+    if not all(file.exists() for file in (made, *parts)):
+        return False
+    return all(part.stat().st_mtime_ns <= made.stat().st_mtime_ns for part in parts)

@@ -9,7 +9,7 @@ from torchmetrics import Metric
 from pushpull_conv.benchmark import mce, mean_error
 from pushpull_conv.benchmark.evaluation import label_ranks
 from pushpull_conv.benchmark.metrics import IMAGENET_CLASSES, Baseline
-from pushpull_conv.corruptions import SEVERITIES, require_severity
+from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, require_severity
 from pushpull_conv.corruptions.spec import NAMES
 from pushpull_conv.errors import InputError, require_name
 
@@ -118,6 +118,9 @@ class MCE(_CorruptionMetric):
             its published errors on ImageNet-C.
         kwargs: As `MeanError`.
 
+    Raises:
+        InputError: The baseline is not one of these, lacks a corruption or severity, or never errs.
+
     Example:
         >>> from pushpull_conv import CORRUPTIONS
         >>> metric = MCE(baseline={name: (0.1, 0.2, 0.5, 0.8, 0.9) for name in CORRUPTIONS})
@@ -130,6 +133,7 @@ class MCE(_CorruptionMetric):
 
     def __init__(self, baseline: Baseline, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        mce(dict.fromkeys(CORRUPTIONS, (0.0,) * len(SEVERITIES)), baseline)  # now, not after the last batch
         self.baseline = baseline
 
     def update(self, logits: Tensor, labels: Tensor, *, corruption: str, severity: int) -> None:
@@ -145,6 +149,6 @@ class MCE(_CorruptionMetric):
         """Return the mCE of all that was counted, a float32 scalar; 1.0 is the baseline's.
 
         Raises:
-            InputError: As `MeanError.compute`; or the baseline lacks a corruption or never errs.
+            InputError: As `MeanError.compute`.
         """
         return self._scalar(mce(self._errors(), self.baseline))

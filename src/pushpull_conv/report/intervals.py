@@ -18,8 +18,10 @@ def wilson_interval(error: float, images: int) -> tuple[float, float]:
     return max(0.0, centre - half) / whole, (centre + half) / whole
 
 
-def welch_interval(difference: float, sds: tuple[float, float], counts: tuple[int, int]) -> tuple[float, float]:
+def welch_interval(difference: float, sds: tuple[float, float], counts: tuple[int, int]) -> tuple[float, float] | None:
     """Return the ends of the 95 % interval of a difference of two means, by Welch's t: both spreads count.
+
+    None where neither sample spreads: a few that are equal by chance say nothing of others.
 
     Args:
         difference: The one mean less the other.
@@ -32,7 +34,7 @@ def welch_interval(difference: float, sds: tuple[float, float], counts: tuple[in
     """
     shares = [sd**2 / count for sd, count in zip(sds, counts, strict=True)]
     if not sum(shares):
-        return difference, difference
+        return None
     freedom = sum(shares) ** 2 / sum(share**2 / (count - 1) for share, count in zip(shares, counts, strict=True))
     half = t_quantile(freedom) * math.sqrt(sum(shares))
     return difference - half, difference + half

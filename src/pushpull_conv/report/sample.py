@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pushpull_conv.corruptions import FrostTextures, corrupt
+from pushpull_conv.corruptions import FrostTextures, corrupt, recompress
 from pushpull_conv.corruptions.spec import SEVERITIES
 
 
@@ -19,6 +19,7 @@ class Sample:
         seed: Seed of the benchmark.
         profile: Severity tables, one of `corruptions.PROFILES`.
         frost: The frost photographs; None for the procedural ones.
+        jpeg_quality: Quality at which the benchmark stored the corrupted images as JPEG; None: as they are.
     """
 
     photo: Tensor
@@ -26,6 +27,7 @@ class Sample:
     seed: int = 0
     profile: str = "imagenet"
     frost: FrostTextures | None = None
+    jpeg_quality: int | None = None
 
     def row(self, name: str) -> list[Tensor]:
         """Return the photo at every severity of one corruption, or alone for ``"clean"``; uint8 ``[3, H, W]`` each."""
@@ -34,4 +36,5 @@ class Sample:
     def cell(self, name: str, severity: int) -> Tensor:
         """Return the photo under one corruption at one severity, uint8 ``[3, H, W]``."""
         index, seed, profile = torch.tensor([self.index]), self.seed, self.profile
-        return corrupt(self.photo[None], name, severity, index=index, seed=seed, profile=profile, frost=self.frost)[0]
+        made = corrupt(self.photo[None], name, severity, index=index, seed=seed, profile=profile, frost=self.frost)
+        return (made if self.jpeg_quality is None else recompress(made, self.jpeg_quality))[0]

@@ -191,9 +191,9 @@ def findings(scores: Sequence[Score], baseline: Score) -> str:
 def intervals_of_change(row: Score, baseline: Score) -> dict[str, tuple[float, float]]:
     """Return the ends of the 95 % intervals of the change in mean and in clean error, in points, by field.
 
-    Empty where the variant or the baseline was trained once.
+    Empty where the variant or the baseline was trained once; without the errors that all trainings share.
     """
-    return {
+    intervals = {
         name: welch_interval(
             100 * (getattr(row, name) - getattr(baseline, name)),
             (100 * row.sd[name], 100 * baseline.sd[name]),
@@ -202,13 +202,18 @@ def intervals_of_change(row: Score, baseline: Score) -> dict[str, tuple[float, f
         for name in ("mean_error", "clean_error")
         if name in row.sd and name in baseline.sd
     }
+    return {name: ends for name, ends in intervals.items() if ends}
 
 
 def changes_note(scores: Sequence[Score], baseline: Score) -> str:
     """Write the intervals of every variant that has them; empty if none has."""
     others = [row for row in scores if row.model != baseline.model]
     known = {row.model: ends for row in others if (ends := intervals_of_change(row, baseline))}
-    written = [f"{name} {' and '.join(map(_written, ends.values()))}" for name, ends in known.items()]
+    fields = ("mean_error", "clean_error")
+    written = [
+        f"{name} {' and '.join(_written(ends[field]) if field in ends else 'unknown' for field in fields)}"
+        for name, ends in known.items()
+    ]
     lead = f"95 % intervals of the change from {baseline.model}, in points of mean and of clean error: "
     return f"{lead}{'; '.join(written)}." if written else ""
 
@@ -226,8 +231,8 @@ def _written(ends: tuple[float, float]) -> str:
 
 def _chance(best: Score, baseline: Score) -> str:
     """Say what the trainings do not settle, and how much R_net varies between them."""
-    if best.trainings == 1:
-        unsettled = f" {best.model} was trained once, which cannot tell how much of it is chance."
+    if once := [row.model for row in (best, baseline) if row.trainings == 1]:
+        unsettled = f" {once[0]} was trained once, which cannot tell how much of it is chance."
     else:
         ends = intervals_of_change(best, baseline)
         unknown = [name.replace("_", " ") for name, (low, high) in ends.items() if low <= 0 <= high]
