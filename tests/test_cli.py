@@ -25,6 +25,7 @@ from pushpull_conv import Results, create_model, drawing
 from pushpull_conv.augment import AUGMENTATIONS
 from pushpull_conv.models import ModelSpec, load_checkpoint, save_checkpoint
 from pushpull_conv.training.recipe import shipped_recipes
+from steps import refused
 
 CELLS = ["--corruption", "fog", "--severity", "3"]
 ENDLESS = ["--set", "training.epochs=10000", "--set", "model.name=timm:test_resnet"]
@@ -165,16 +166,6 @@ def test_corrupt_draws_the_grid(pushpull, photo, tmp_path, profile):
 
 def test_a_path_with_colons_is_printed_as_it_is(pushpull):
     refused(pushpull("compare", ":fire:", "--baseline", "x", "--out", "y"), "':fire:'")
-
-
-def refused(result, *words):
-    """The call must have ended with exit code 2 and one line that has all the words."""
-    code, _, err = result
-    assert code == 2, err
-    assert err.startswith("error: ")
-    assert len(err.strip().splitlines()) == 1, err
-    for word in words:
-        assert word in err, err
 
 
 @pytest.mark.parametrize(

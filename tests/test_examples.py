@@ -1,23 +1,17 @@
 """The examples do what they say."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from steps import load_script
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_a_unit_learns_and_is_explained(tmp_path, capsys):
-    load("explain_unit").main(tmp_path / "explained.png", steps=40)
+    load_script(EXAMPLES / "explain_unit.py").main(tmp_path / "explained.png", steps=40)
     first, second = capsys.readouterr().out.splitlines()
     assert float(first.split()[1].rstrip(",")) < 1.5, "the loss starts at ln 10 = 2.3"
     assert second == str(tmp_path / "explained.png")
@@ -27,5 +21,5 @@ def test_a_unit_learns_and_is_explained(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_whole_example(tmp_path, capsys):
-    load("explain_unit").main(tmp_path / "explained.png")
+    load_script(EXAMPLES / "explain_unit.py").main(tmp_path / "explained.png")
     assert float(capsys.readouterr().out.split()[1].rstrip(",")) < 0.3

@@ -1,6 +1,5 @@
 """The documentation site: it builds without a warning, fetches nothing, and shows what it should."""
 
-import importlib.util
 import inspect
 import re
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import pushpull_conv
+from steps import load_script
 
 pytest.importorskip("material")
 pytest.importorskip("mkdocstrings")
@@ -64,8 +64,6 @@ def test_the_reports_and_figures_of_the_results_are_there(site):
 
 
 def test_the_results_page_follows_from_the_results():
-    spec = importlib.util.spec_from_file_location("results_page", ROOT / "scripts" / "results_page.py")
-    results_page = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(results_page)
+    results_page = load_script(ROOT / "scripts" / "results_page.py")
     message = "run python scripts/results_page.py"
     assert results_page.PAGE.read_text(encoding="utf-8") == results_page.page(), message

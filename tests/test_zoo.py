@@ -1,10 +1,11 @@
 """`docs/surgery.md` against the code: a sample of its rows, and every kind of refusal, made anew."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+
+from steps import load_script
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "surgery.md").read_text(encoding="utf-8")
@@ -34,10 +35,7 @@ SWAPPED = [name for name in ROWS if name not in REFUSED and not name.startswith(
 
 @pytest.fixture(scope="module")
 def zoo():
-    spec = importlib.util.spec_from_file_location("zoo", ROOT / "benchmarks" / "zoo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "benchmarks" / "zoo.py")
 
 
 def test_the_table_has_every_network_of_both_libraries_at_its_writing():

@@ -189,8 +189,8 @@ class Experiment:
         Raises:
             InputError: The variant is not trained.
         """
-        if not (self.folder / variant.name / MODEL_FILE).exists():
-            raise InputError(f"{variant.name} is not trained in '{self.folder}'; call pushpull train --variant before")
+        if not (file := self.folder / variant.name / MODEL_FILE).exists():
+            raise InputError(f"{variant.name} is not trained: '{file}' does not exist; call pushpull train --variant")
         for folder, label in self._models(variant):
             classifier = open_classifier(str(folder / MODEL_FILE), self.images("test"))
             self._count(classifier, cells, label, self._settings(folder, label))

@@ -12,6 +12,7 @@ from pushpull_conv.cluster.scripts import Resources
 from pushpull_conv.cluster.slurm import Queued
 from pushpull_conv.cluster.submission import Plan, plan, submit
 from pushpull_conv.cluster.tasks import Task
+from steps import refused
 
 ALL = "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14"
 
@@ -163,12 +164,6 @@ def test_after_a_submission_all_that_is_not_done_is_in_the_queue_once(situation)
 
 
 SUBMIT = ["submit", "quickstart", "--set", "training.epochs=1"]
-
-
-def refused(result, *words):
-    code, _, err = result
-    assert (code, len(err.strip().splitlines())) == (2, 1), err
-    assert all(word in err for word in words), err
 
 
 def test_submit_and_status_on_the_command_line(pushpull, slurm, tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """The models that the package ships: they load without a network, and are what their cards and counts say."""
 
-import importlib.util
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from pushpull_conv import CORRUPTIONS, InputError, Results, corrupt
 from pushpull_conv.data import load_images
 from pushpull_conv.interop.hub import HubClassifier
 from pushpull_conv.models import load_checkpoint, load_pretrained, pretrained_folder, pretrained_models
+from steps import load_script, refused
 
 ROOT = Path(__file__).parents[2]
 RUN, SEARCH, AUGMENTED = (ROOT / "results" / f"cifar10-resnet20{name}" for name in ("", "-search", "-augmented"))
@@ -59,14 +59,6 @@ def cifar(tmp_path):
         for place in range(2):
             Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{place}.png")
     return tmp_path / "cifar10"
-
-
-def refused(result, *words):
-    code, _, err = result
-    assert code == 2, err
-    assert len(err.strip().splitlines()) == 1, err
-    for word in words:
-        assert word in err, err
 
 
 def test_the_names_are_those_of_the_folders():
@@ -173,9 +165,7 @@ def test_they_are_compared_by_name(pushpull, quick, tmp_path):
 
 
 def test_the_folders_are_what_the_script_makes(tmp_path):
-    spec = importlib.util.spec_from_file_location("ship_models", ROOT / "scripts" / "ship_models.py")
-    ship_models = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(ship_models)
+    ship_models = load_script(ROOT / "scripts" / "ship_models.py")
     for trained in ship_models.MODELS:
         ship_models.ship(trained, tmp_path)
     made = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*.*")}
