@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -248,6 +249,76 @@ def test_shards_that_cannot_be_used_are_named(shards, tmp_path):
     refused(r"classes.txt' cannot be read; write the name of each class")
     (shards / "train-0003.tar.gz").write_bytes(gzip.compress(whole))
     refused(r"train-0003.tar.gz' is compressed, so no image can be read alone")
+
+
+def test_a_shard_that_is_missing_among_counted_ones_is_told(shards):
+    for place in (0, 2):
+        (shards / f"train-{place:04}.tar").rename(shards / f"train-{place:05}-of-00003.tar")
+    (shards / "train-0001.tar").unlink()
+    refuse("train-00000-of-00003.tar' is one of 3 shards but 2 are there; copy all", "folder", "train", root=shards)
+
+
+def test_the_first_shards_are_missed(shards):
+    for place in (0, 1):
+        (shards / f"train-{place:04}.tar").unlink()
+    refuse("the shards before '.*train-0002.tar' are missing", "folder", "train", root=shards)
+
+
+def test_a_shard_that_is_cut_off_between_two_files_is_refused(shards):
+    path = shards / "train-0000.tar"
+    with tarfile.open(path) as shard:
+        *_, last = shard
+    whole = path.read_bytes()
+    end = last.offset_data + -(-last.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    assert not any(whole[end:])
+    damaged_header = whole[: last.offset] + b"damage" + whole[last.offset + 6 :]
+    for cut in (whole[: last.offset], whole[:end], whole[: end + 100], damaged_header):
+        path.write_bytes(cut)
+        refuse("train-0000.tar' is truncated, compressed or not a tar file", "folder", "train", root=shards)
+    path.write_bytes(whole[: end + tarfile.BLOCKSIZE])  # all is there
+    assert len(open_images("folder", "train", root=shards)) == 6
+
+
+def test_shards_of_every_writer_end_as_they_must(tmp_path):
+    """Python's `tarfile`, also as a stream, which is how WebDataset writes, and the system's tar."""
+    (tmp_path / "classes.txt").write_text("ant")
+    for name, content in (("a.png", grey(7)), ("a.cls", b"0")):
+        (tmp_path / name).write_bytes(content)
+    for number, mode in enumerate(("w", "w|")):
+        with (tmp_path / f"train-{number}.tar").open("wb") as file, tarfile.open(fileobj=file, mode=mode) as shard:
+            shard.add(tmp_path / "a.png", "a.png")
+            shard.add(tmp_path / "a.cls", "a.cls")
+    if program := shutil.which("tar"):
+        subprocess.run([program, "-cf", "train-2.tar", "a.png", "a.cls"], cwd=tmp_path, check=True)
+    assert len(open_images("folder", "train", root=tmp_path)) == (3 if program else 2)
+
+
+@pytest.mark.parametrize("name", ["b.png", "b.cls"])
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_an_image_or_label_that_is_a_link_is_refused(tmp_path, name, kind):
+    (tmp_path / "classes.txt").write_text("ant")
+    write_tar(tmp_path / "train-0.tar", {"a.png": grey(7), "a.cls": b"0"})
+    with tarfile.open(tmp_path / "train-0.tar", "a") as shard:
+        for linked in ("b.txt", name):
+            entry = tarfile.TarInfo(linked)
+            entry.type, entry.linkname = kind, "a.png"
+            shard.addfile(entry)
+    message = f"'{name}' in '.*train-0.tar' is a link to 'a.png', .*tar --dereference --hard-dereference"
+    refuse(message, "folder", "train", root=tmp_path)
+
+
+@pytest.mark.parametrize("label", ["99999999999999999999", str(2**63), str(-(2**63))])
+@pytest.mark.parametrize("kind", ["cls", "json"])
+def test_a_label_in_a_shard_that_int64_does_not_hold_is_none(tmp_path, label, kind):
+    """The least int64 stands for other classes, whose images are left out."""
+    text = label if kind == "cls" else f'{{"label": {label}}}'
+    write_tar(tmp_path / "val-0.tar", {"a.png": grey(1), f"a.{kind}": text.encode()})
+    refuse("image 'a.png' in '.*val-0.tar' has no integer label in a .cls or .json", "imagenet", "test", root=tmp_path)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_class(shards):
+    (shards / "classes.txt").write_text("ant\r\nbee\r\n", encoding="utf-8-sig")
+    assert open_images("folder", "train", root=shards).classes == ("ant", "bee")
 
 
 def test_class_folders_are_read_where_the_shards_they_came_from_lie_beside(tmp_path):

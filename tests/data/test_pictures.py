@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_files import encode, write_parquet
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, features
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
@@ -305,6 +305,20 @@ def test_more_than_8_bits_are_refused_and_not_cut_off(tmp_path, mode, kind, endi
         decode_picture(path.read_bytes(), path.name, SPEC)
     with pytest.raises(InputError, match=message):
         read_photo(path)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_a_damaged_avif_is_named(tmp_path):
+    """Pillow raises RuntimeError, and not OSError as for other files."""
+    whole = encode(np.full((SIDE, SIDE, 3), 90, np.uint8), "AVIF")
+    begin = whole.index(b"mdat") + 4
+    content = whole[:begin] + bytes(len(whole) - begin)
+    (tmp_path / "photo.avif").write_bytes(content)
+    with pytest.raises(InputError, match="image photo is truncated or not an image; replace it") as caught:
+        decode_picture(content, "photo", SPEC)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    with pytest.raises(InputError, match=r"picture '.*photo.avif' is truncated or no picture"):
+        read_photo(tmp_path / "photo.avif")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -210,6 +210,13 @@ def test_a_label_out_of_range(tmp_path, pixels, label):
     refuse(f"label {label} of image 1 of cifar10/test is outside 0 to 9", "cifar10", "test", root=tmp_path)
 
 
+@pytest.mark.parametrize("label", [2**63 + 1, -(2**63), None, "cat"])
+def test_a_parquet_row_without_a_label_that_int64_holds(tmp_path, pixels, label):
+    """The least int64 stands for other classes, whose images are left out."""
+    write_parquet(tmp_path / "test-0.parquet", [encode(pixels[0])], np.array([label]))  # the first is uint64
+    refuse("row 0 of '.*test-0.parquet' has no integer label; replace the file", "cifar10", "test", root=tmp_path)
+
+
 @pytest.mark.parametrize("kept", [0, 3, 100, 0.5, -1])
 def test_a_truncated_parquet_file_is_named(tmp_path, pixels, labels, kept):
     file = tmp_path / "test-0.parquet"

@@ -186,6 +186,15 @@ def test_a_part_of_imagenet_is_found_in_parquet_of_the_whole(tmp_path, words):
     assert batch.images[:, 0, 0, 0].tolist() == [10, 30]
 
 
+@pytest.mark.parametrize("name", ["imagenet-100", "imagenet-200"])
+def test_parquet_without_class_names_does_not_say_whether_it_is_of_a_part_of_imagenet(tmp_path, name):
+    path = tmp_path / "validation-0.parquet"
+    write_parquet(path, [encode(np.zeros((32, 32, 3), np.uint8))], [7], classes=None)
+    message = f"validation-0.parquet' names no classes, so nothing says whether the labels are those of {name} or of a"
+    refuse(message, name, "test", root=tmp_path)
+    assert open_images("imagenet", "test", root=tmp_path).labels.tolist() == [7]
+
+
 def test_validation_images_are_preferred_to_test_images_without_labels(tmp_path):
     image = encode(np.zeros((64, 64, 3), np.uint8))
     names = class_list("imagenet-200")

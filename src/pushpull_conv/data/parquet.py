@@ -5,7 +5,6 @@ import contextlib
 import functools
 import itertools
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor
 
 from pushpull_conv.data.places import blocks_in_window
-from pushpull_conv.data.spec import OTHER, DataSpec, class_list
+from pushpull_conv.data.shards import require_stated_number
+from pushpull_conv.data.spec import OTHER, DataSpec, class_list, is_label
 from pushpull_conv.data.stream import Encoded
 from pushpull_conv.errors import InputError, require_module
 
@@ -100,12 +100,14 @@ def list_parquet(files: Sequence[Path], spec: DataSpec) -> ParquetImages:
 
     Args:
         files: All shards, in order.
-        spec: The data set. Its classes are compared with those that the schema names, where it names any.
+        spec: The data set. Its classes are compared with those that the schema names; where it names none, labels are
+            those of the data set.
 
     Raises:
-        InputError: A shard is missing, truncated, laid out differently or has other classes.
+        InputError: A shard is missing, truncated, laid out differently or has other classes, or names none of a data
+            set that is part of a larger one.
     """
-    _require_all_shards(files)
+    require_stated_number(files)
     labels, groups, sizes = [], [], []
     for shard, file in enumerate(files):
         with _opened(file) as parquet:
@@ -120,23 +122,17 @@ def list_parquet(files: Sequence[Path], spec: DataSpec) -> ParquetImages:
     return ParquetImages(tuple(files), np.array(groups), group_of, of_shard, every[kept], kept)
 
 
-def _require_all_shards(files: Sequence[Path]) -> None:
-    for file in files:
-        stated = re.search(r"-of-(\d+)(-[0-9a-f]+)?$", file.stem)  # the hub's older names end in a hash
-        if stated and int(stated[1]) != len(files):
-            raise InputError(f"'{file}' is one of {int(stated[1])} shards but {len(files)} are there; copy all of them")
-
-
 def _labels(file: Path, parquet: Any, spec: DataSpec) -> Tensor:
     """The data set's label of each row: int64 ``[rows]``."""
     _image_column(file, parquet)
     values = parquet.read(columns=["label"])["label"].to_pylist()
     for row, value in enumerate(values):
-        if not isinstance(value, int):
+        if not is_label(value):
             raise InputError(f"row {row} of '{file}' has no integer label; replace the file")
     labels = torch.tensor(values, dtype=torch.int64)
     names = _class_names(file, parquet.schema_arrow.metadata)
     if names is None:
+        spec.require_whole(f"the schema of Parquet file '{file}' names no classes", "write it anew with their names")
         return labels
     spec.require_classes(names, file)
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):

@@ -7,7 +7,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from pushpull_conv.data.pixels import require_8_bits
+from pushpull_conv.data.pixels import DAMAGE, require_8_bits
 from pushpull_conv.errors import InputError
 
 _TURNS = dict(
@@ -47,7 +47,7 @@ def read_photo(path: Path, side: int | None = None, longest: int | None = None) 
             upright = picture.copy() if turn is None else picture.transpose(turn)
     except FileNotFoundError as error:
         raise InputError(f"picture '{path}' does not exist; check the path") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DAMAGE as error:
         raise InputError(f"picture '{path}' is truncated or no picture; give a file such as a JPEG or PNG") from error
     require_8_bits(upright, f"picture '{path}'")
     photo = upright.convert("RGB")

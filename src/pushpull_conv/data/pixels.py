@@ -13,6 +13,8 @@ _SPARE = 1.15
 """How many times the wanted length a side must have left where a JPEG file is decoded at a part of its size."""
 _ELONGATED = 64
 """Pictures of this aspect ratio are not scaled as a whole: that of a line of pixels would fill the memory."""
+DAMAGE = (OSError, SyntaxError, ValueError, TypeError, OverflowError, RuntimeError, Image.DecompressionBombError)
+"""What Pillow raises where a file is truncated or not an image; the rarer ones where it is an AVIF or a TIFF file."""
 
 
 def decode(content: bytes, name: str, spec: DataSpec) -> np.ndarray:
@@ -57,7 +59,7 @@ def decode_picture(content: bytes, name: str, spec: DataSpec, *, reduced: bool =
             picture = image if image.mode == "RGB" else image.convert("RGB")  # of its own mode it would make a copy
     except InputError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # damage surfaces as any of them
+    except DAMAGE as error:
         raise InputError(f"image {name} is truncated or not an image; replace it") from error
     return picture.convert("L").convert("RGB") if spec.greyscale else picture
 

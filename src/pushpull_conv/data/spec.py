@@ -5,13 +5,14 @@ import dataclasses
 import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 from pushpull_conv.errors import InputError
 
 GREYSCALE = "-greyscale"
 """Ends the name of a data set whose images are turned to luminance."""
 OTHER = -(2**63)
-"""Stands for the label of a class that the data set leaves out: the least int64, which no file has for a label."""
+"""Stands for the label of a class that the data set leaves out: the least int64, which is no label in a file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +63,32 @@ class DataSpec:
         if missing := [name for name in self.classes if name not in set(found)]:
             raise InputError(f"'{place}' lacks the classes {shortened(missing)} of {self.name}; copy all of them")
 
+    def require_whole(self, without: str, remedy: str) -> None:
+        """Raise `InputError` where the data set is part of a larger one, and labels could be meant for either.
+
+        Args:
+            without: Says of the files that they do not name their classes.
+            remedy: Says what to do.
+        """
+        if self.within is not None:
+            raise InputError(
+                f"{without}, so nothing says whether the labels are those of {self.name} or of a larger set; {remedy}"
+            )
+
     def labels_of(self, found: Sequence[str]) -> tuple[int, ...]:
         """The label of each class in ``found``; `OTHER` for those of the larger set only."""
         places = {name: label for label, name in enumerate(self.classes)}
         return tuple(places.get(name, OTHER) for name in found)
+
+
+def is_label(value: object) -> TypeGuard[int]:
+    """Whether a value in a file can be a label: an integer that int64 holds and that is not `OTHER`.
+
+    Example:
+        >>> is_label(3), is_label("3"), is_label(2**63)
+        (True, False, False)
+    """
+    return isinstance(value, int) and OTHER < value < 2**63
 
 
 def colour_name(name: str) -> str:

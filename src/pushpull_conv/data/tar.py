@@ -4,9 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import itertools
 import json
-import re
 import tarfile
 import zipfile
 from collections.abc import Sequence
@@ -18,7 +16,8 @@ import torch
 from torch import Tensor
 
 from pushpull_conv.data.folders import SUFFIXES
-from pushpull_conv.data.spec import OTHER, DataSpec
+from pushpull_conv.data.shards import require_no_gap, require_stated_number
+from pushpull_conv.data.spec import OTHER, DataSpec, is_label
 from pushpull_conv.data.stream import Encoded
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import atomic_write, cache_folder
@@ -26,8 +25,11 @@ from pushpull_conv.files import atomic_write, cache_folder
 CLASSES_FILE = "classes.txt"
 """Beside the shards: the name of each class, one a line, in the order of the numbers in the shards."""
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4")
+_LABEL_KINDS = ("cls", "json")
 _LABEL_KEYS = ("label", "cls")
 """What a label may be called in a ``key.json``."""
+_RULES = 2
+"""Counted up when shards are listed or refused by other rules, so that what was found by earlier ones is not used."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,14 +80,15 @@ def find_tar_shards(root: Path, names: Sequence[str]) -> list[Path]:
         names: What the split may be called, the preferred name first.
 
     Raises:
-        InputError: They are compressed, or one of their sequence is missing.
+        InputError: They are compressed, or their names tell that one is missing.
     """
     for pattern in (f"{place}.tar" for name in names for place in (f"{name}-*", f"*-{name}-*", f"{name}/*")):
         if compressed := sorted(path for ending in _COMPRESSED for path in root.glob(pattern.replace(".tar", ending))):
             raise InputError(f"'{compressed[0]}' is compressed, so no image can be read alone; unpack it to a .tar")
         shards = sorted(root.glob(pattern))
         if shards and not all(shard.with_suffix("").is_dir() for shard in shards):  # left of the folders' unpacking
-            _require_no_gap(shards)
+            require_stated_number(shards)
+            require_no_gap(shards)
             return shards
     return []
 
@@ -121,7 +124,7 @@ def list_tar(shards: Sequence[Path], spec: DataSpec, classes_file: Path) -> TarI
 def read_classes(classes_file: Path) -> tuple[str, ...]:
     """The names of the classes, one a line."""
     try:
-        lines = classes_file.read_text(encoding="utf-8").splitlines()
+        lines = classes_file.read_text(encoding="utf-8-sig").splitlines()  # some editors begin with a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"'{classes_file}' cannot be read; write the name of each class there, one a line") from error
     return tuple(line.strip() for line in lines if line.strip())
@@ -142,11 +145,7 @@ def _labels_of(spec: DataSpec, classes_file: Path) -> np.ndarray | None:
         names = read_classes(classes_file)
         spec.require_classes(names, classes_file)
         return np.array(spec.labels_of(names), np.int64)
-    if spec.within is not None:
-        raise InputError(
-            f"'{classes_file}' is missing, so nothing says whether the labels are those of {spec.name} or of a larger "
-            "set; write the name of each class there, one a line"
-        )
+    spec.require_whole(f"'{classes_file}' is missing", "write the name of each class there, one a line")
     return None
 
 
@@ -156,19 +155,10 @@ def _require_numbers(numbers: np.ndarray, count: int, classes_file: Path) -> Non
         raise InputError(f"the shards have the label {outside[0]}, but '{classes_file}' names {count} classes, from 0")
 
 
-def _require_no_gap(shards: Sequence[Path]) -> None:
-    """Shards are numbered in their names; one that was not copied would leave the others looking whole."""
-    numbers = {int(digits[0]): shard for shard in shards if (digits := re.search(r"\d+$", shard.stem))}
-    gaps = [(before, after - before - 1) for before, after in itertools.pairwise(sorted(numbers)) if after > before + 1]
-    if gaps:
-        after, missing = numbers[gaps[0][0]], sum(length for _, length in gaps)
-        raise InputError(f"the shard after '{after}' is missing, and {missing} in all; copy all of them")
-
-
 def _listed(shard: Path) -> _Listed:
     """The images of a shard, from the cache if it has been looked through before."""
     state = shard.stat()
-    key = hashlib.sha256(f"{shard.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
+    key = hashlib.sha256(f"{_RULES} {shard.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
     cached = cache_folder() / "tar" / f"{key}.npz"
     damaged = (OSError, EOFError, ValueError, KeyError, NotImplementedError, zipfile.BadZipFile)
     with contextlib.suppress(*damaged), np.load(cached) as content:
@@ -187,18 +177,22 @@ def _look_through(shard: Path) -> _Listed:
             for member in tar:
                 folder, _, name = member.name.rpartition("/")
                 stem, _, kind = name.partition(".")
-                key = f"{folder}/{stem}"
-                if not member.isreg() or not stem:
+                key, is_image = f"{folder}/{stem}", f".{kind.lower()}" in SUFFIXES
+                if not stem or not (is_image or kind in _LABEL_KINDS):
                     continue
-                if f".{kind.lower()}" in SUFFIXES:
+                _require_no_link(member, shard)
+                if not member.isreg():
+                    continue
+                if is_image:
                     if key in images:
                         raise InputError(f"'{shard}' has two images '{stem}'; give each its own name")
                     images[key] = member.name.encode(errors="surrogateescape"), member.offset_data, member.size
-                elif kind in ("cls", "json"):
+                else:
                     content = tar.extractfile(member)
                     label = _label(content.read() if content else b"", kind)
                     if label is not None:
                         labels.setdefault(key, label)
+            _require_end(shard, tar.offset)
     except (tarfile.TarError, OSError) as error:
         raise InputError(f"'{shard}' is truncated, compressed or not a tar file; copy or unpack it again") from error
     for key in images:
@@ -209,6 +203,22 @@ def _look_through(shard: Path) -> _Listed:
     return _Listed(np.array(names, np.bytes_), *(np.array(column, np.int64) for column in (offsets, sizes, numbers)))
 
 
+def _require_no_link(member: tarfile.TarInfo, shard: Path) -> None:
+    """A second hard link to a file is packed without its content, and so is a symbolic link."""
+    if member.islnk() or member.issym():
+        name, target = (_shown(text.encode(errors="surrogateescape")) for text in (member.name, member.linkname))
+        raise InputError(
+            f"'{name}' in '{shard}' is a link to '{target}', without content of its own; "
+            "pack the shard with tar --dereference --hard-dereference"
+        )
+
+
+def _require_end(shard: Path, offset: int) -> None:
+    """Zeros end an archive; `tarfile` takes the end of the file for it as well, or a header that is damaged."""
+    if _read(shard, offset, tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("no end of the archive")
+
+
 def _shown(name: bytes) -> str:
     return name.decode(errors="backslashreplace")
 
@@ -216,13 +226,11 @@ def _shown(name: bytes) -> str:
 def _label(content: bytes, kind: str) -> int | None:
     """The label in a ``.cls`` or ``.json`` file; None if there is none."""
     try:
-        if kind == "cls":
-            return int(content)
-        node = json.loads(content)
+        node = {"cls": int(content)} if kind == "cls" else json.loads(content)
     except ValueError:
         return None
     found = [node[key] for key in _LABEL_KEYS if key in node] if isinstance(node, dict) else []
-    return next((value for value in found if isinstance(value, int)), None)
+    return next((value for value in found if is_label(value)), None)
 
 
 def _read(path: Path, offset: int, size: int) -> bytes:
