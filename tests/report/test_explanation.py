@@ -133,6 +133,10 @@ def test_where_alpha_is_fixed_the_mean_responses_are_shown():
     assert "mean response of all filters" in figure.caption
 
 
+def test_the_caption_tells_what_the_unit_does_in_its_order(unit):
+    assert "pull is averaged, rectified and multiplied by α" in explanation_figure(unit, PHOTO, X).caption
+
+
 def test_the_caption_is_in_the_picture(unit, tmp_path):
     figure = explanation_figure(unit, PHOTO, X)
     write_explanation(tmp_path / "unit.svg", unit, PHOTO, X)

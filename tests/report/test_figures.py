@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pushpull_conv.benchmark import corruption_errors, mean_error, r_net
+from pushpull_conv.corruptions.spec import GROUPS
 from pushpull_conv.functional import pull_kernel
 from pushpull_conv.report import pictures, style
 from pushpull_conv.report.dots import classes_figure, corruptions_figure
@@ -173,6 +174,65 @@ def test_a_legend_is_no_wider_than_its_figure(make_results):
         (legend,) = drawn.figure.legends
         assert legend.get_window_extent().width <= drawn.figure.bbox.width
         assert len(legend.get_texts()) == 6
+
+
+@pytest.fixture(scope="module")
+def draw_all(make_results):
+    """Draw every figure that has a legend, of one variant for each label."""
+
+    def draw(labels):
+        results = [make_results(label, 0.1 + 0.02 * i) for i, label in enumerate(labels)]
+        base, looks = results[0], style.looks(labels, labels[0])
+        scores = [score(result, base) for result in results]
+        drawn = (
+            tradeoff_figure(scores, scores[0], looks),
+            severity_by_corruption_figure(results, looks),
+            corruptions_figure(results, base, looks),
+            classes_figure(class_errors(results), base.model, looks, base.header.classes[:4]),
+            epochs_figure({result.model: {1: result, 2: result} for result in results}, base.model, looks),
+        )
+        return {figure.name: figure.figure for figure in drawn}
+
+    return draw
+
+
+def test_a_legend_of_many_rows_takes_nothing_from_the_axes(draw_all):
+    few = draw_all(["baseline", "PP3", "PP5"])
+    long = [f"vit_base_patch16_clip_{side}.laion2b_ft_in12k_in1k-for-90-epochs-lr0.01" for side in (112, 224, 448)]
+    for name, figure in draw_all(long).items():
+        (legend,) = figure.legends
+        assert legend.get_window_extent().height > 1.8 * few[name].legends[0].get_window_extent().height
+        top = max(axes.get_tightbbox().y1 for axes in figure.axes if axes.get_visible())
+        assert top < legend.get_window_extent().y0, name
+        for axes, like in zip(figure.axes, few[name].axes, strict=True):
+            assert axes.bbox.height == pytest.approx(like.bbox.height, abs=0.02 * figure.dpi), name
+
+
+def test_a_legend_of_one_row_leaves_the_figure_as_it_is(draw_all):
+    heights = {name: figure.get_figheight() for name, figure in draw_all(["baseline", "PP3", "PP5"]).items()}
+    assert (heights["tradeoff"], heights["severity_by_corruption"], heights["epochs"]) == (4.6, 7.2, 3.4)
+
+
+def test_a_long_name_of_the_baseline_stays_inside_the_figure(draw_all):
+    drawn = draw_all(["resnet50-augmix-blurredconv-finetuned-with-a-cosine-schedule-for-90-epochs-lr0.01", "PP3"])
+    for name in ("corruptions", "classes"):
+        left, right = (axes.xaxis.label.get_window_extent() for axes in drawn[name].axes)
+        assert left.x1 < right.x0
+        assert right.x1 <= drawn[name].bbox.width
+
+
+@pytest.mark.parametrize("error", [0.0, 0.46])
+def test_dots_are_whole_where_all_errors_are_alike(make_results, looks, error):
+    same = dict.fromkeys(GROUPS, 0.0)
+    results = [make_results("baseline", error, same), make_results("PP3", error + 0.03, same)]
+    figure = corruptions_figure(results, results[0], looks)
+    left = figure.figure.axes[0]
+    assert left.get_xlim()[0] == 0
+    for i in range(2):
+        dots = marked(figure, f"corruptions-error-{i}")
+        assert not dots.get_clip_on()
+        reach = left.transData.transform(dots.get_xydata())[:, 0].max()
+        assert reach + dots.get_markersize() / 2 * figure.figure.dpi / 72 < left.bbox.x1
 
 
 def test_spread_keeps_order_and_gap():

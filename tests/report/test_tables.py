@@ -202,12 +202,36 @@ def test_latex_rows_do_not_lend_their_start_to_the_end_of_the_row_before(make_re
     assert f"\n{{}}{label} & " in to_latex(comparison_table(scores, scores[0]), "comparison", "Mine; 4 images.")
 
 
+@pytest.mark.parametrize(
+    ("label", "written"),
+    [
+        ("lr--0.01---a", "lr-{}-0.01-{}-{}-a"),
+        ("``x'''", "`{}`x'{}'{}'"),
+        ("a,,b?`", "a,{},b?{}`"),
+        ("–-", "--{}-"),
+        ("PP3-trainable, 'a' `b`", "PP3-trainable, 'a' `b`"),
+    ],
+)
+def test_latex_sets_no_other_sign_for_two_of_a_label(make_results, label, written):
+    scores = [score(make_results(name, 0.16), make_results("baseline")) for name in ("baseline", label)]
+    assert f"\n{written} & " in to_latex(comparison_table(scores, scores[0]), "comparison", "Mine; 4 images.")
+
+
+@pytest.mark.parametrize(("label", "unknown"), [("é ß ł ő – — ’ … “±” − α", ""), ("模型 é 模β", "模型β")])
+def test_latex_tells_of_signs_that_pdflatex_may_not_know(make_results, label, unknown):
+    scores = [score(make_results(name, 0.16), make_results("baseline")) for name in ("baseline", label)]
+    text = to_latex(comparison_table(scores, scores[0]), "comparison", "Mine; 4 images.")
+    comments = [line for line in text.splitlines() if line.startswith("% compile")]
+    asked = f"% compile with lualatex or xelatex, and a font that has these signs: {unknown}"
+    assert comments == ([asked] if unknown else [])
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed (Debian: texlive-latex-base)")
 def test_latex_compiles_and_fits_the_column(results, make_results, kernels, provenance, tmp_path):
     """Alone and in a narrow column, with labels of every sign that TeX reads otherwise."""
-    strange = make_results(r"~^_<>|{\}$&#% “±” −", 0.16)
-    rows = [score(result, results[0]) for result in (*results, strange)]
-    tables = [comparison_table(rows, rows[0]), corruption_table([*results, strange])]
+    strange = [make_results(label, 0.16) for label in (r"~^_<>|{\}$&#% “±” −", "--``,,''?` é ß ł ő — ’ …")]
+    rows = [score(result, results[0]) for result in (*results, *strange)]
+    tables = [comparison_table(rows, rows[0]), corruption_table([*results, *strange])]
     (tmp_path / "tables.tex").write_text(
         "\n".join(to_latex(table, f"t{place}", "Of 4 images.") for place, table in enumerate(tables))
     )

@@ -43,6 +43,29 @@ def test_the_smallest_report(quick, tmp_path, results):
     assert 'id="gallery"' not in html
 
 
+def test_of_several_trainings_the_kernels_and_epochs_of_the_first_are_shown(quick, tmp_path, make_results):
+    """Also where none of them has the variant's plain name."""
+    trained = [make_results(label, 0.2) for label in ("baseline@1", "baseline@2", "PP3@1", "PP3@2")]
+    alphas = {"PP3@1": torch.tensor(0.25), "PP3@2": torch.tensor(0.75)}
+    page = write_report(
+        tmp_path,
+        trained,
+        baseline="baseline",
+        title="Seeds",
+        kernels={label: (torch.ones(4, 3, 3, 3), -torch.ones(4, 3, 3, 3), alpha) for label, alpha in alphas.items()},
+        epochs={
+            result.model: {epoch: make_results(result.model, 0.1 * (i + epoch)) for epoch in (1, 2)}
+            for i, result in enumerate(trained)
+        },
+    )
+    html = page.read_text(encoding="utf-8")
+    assert "PP3: α = 0.25, fixed" in html
+    assert "PP3: α = 0.75" not in html
+    assert "baseline, epoch 2: 80.00 %" in html
+    assert "PP3, epoch 2: 60.00 %" in html
+    assert "PP3, epoch 2: 50.00 %" not in html
+
+
 def test_writing_again_replaces_the_report_and_leaves_other_files(quick, tmp_path, results):
     (tmp_path / "notes.txt").write_text("mine")
     pages = [

@@ -74,7 +74,8 @@ def write_report(
     Args:
         folder: Where to write; made if missing.
         results: One for each training, all of the same images; their order is kept. Those whose labels differ only in
-            a seed (``PP3``, ``PP3@1235``; see `pushpull_conv.repeats`) are averaged and shown as one variant.
+            a seed (``PP3``, ``PP3@1235``; see `pushpull_conv.repeats`) are averaged and shown as one variant, with the
+            kernels and the epochs of the first of them.
         baseline: The label of the results that the others are compared with.
         title: Heading of the page.
         recipes: The recipe as YAML, or those of all runs that are compared.
@@ -99,12 +100,13 @@ def write_report(
         require_module(module, "report")
     from pushpull_conv.report import differences, dots, figures, page, pictures, style
 
-    kernels, provenance = kernels or {}, provenance or {}
+    kernels, provenance, epochs = kernels or {}, provenance or {}, epochs or {}
     rows, scores, place = _scored(results, baseline, kernels, alphas or {}, provenance)
     base, base_score = rows[place], scores[place]
     looks = style.looks([row.model for row in rows], baseline)
-    grown = {label: of for label, of in (epochs or {}).items() if len(of) > 1 and label in looks}
-    shown_kernels = {label: kernel for label, kernel in kernels.items() if label in looks}
+    firsts = {row.model: trainings_of(row)[0].model for row in rows}
+    grown = {name: epochs[label] for name, label in firsts.items() if len(epochs.get(label, ())) > 1}
+    shown_kernels = {name: kernels[label] for name, label in firsts.items() if label in kernels}
     cells = differences.differing_cells(rows, base, _CELLS_SHOWN)
     on_classes = class_errors(rows)
     classes = differences.differing_classes(on_classes, base.model, _CLASSES_SHOWN)

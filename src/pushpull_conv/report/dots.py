@@ -9,7 +9,9 @@ from pushpull_conv.corruptions.spec import CORRUPTIONS, by_group, spoken
 from pushpull_conv.report.averages import Row
 from pushpull_conv.report.scores import shared_corruptions
 from pushpull_conv.report.style import WASH, Figure, Look, canvas, in_style, legend_above
-from pushpull_conv.report.wording import percent, signed
+from pushpull_conv.report.wording import percent, shortened, signed
+
+_NAME_LENGTH = 21  # characters of the baseline's name below a panel; longer ones would leave the figure
 
 
 @in_style
@@ -60,12 +62,13 @@ def _rows(
     headings, places, depth = _places(groups)
     figure = canvas(7.2, 0.9 + depth * (0.17 + 0.02 * len(errors)))
     left, right = figure.subplots(1, 2, sharey=True)
+    left.update_datalim([(0, 0)], updatey=False)  # the margin at the right is a share of the whole width
     values = {}
     for i, (label, own) in enumerate(errors.items()):
         look, shift = looks[label], 0.7 * ((i + 0.5) / len(errors) - 0.5)  # side by side within the row
         heights = [place + shift for place in places.values()]
         differences = [100 * (own[row] - errors[baseline][row]) for row in places]
-        dots = {"linestyle": "none", "color": look.color, "marker": look.marker, "markersize": 4}
+        dots = {"linestyle": "none", "color": look.color, "marker": look.marker, "markersize": 4, "clip_on": False}
         left.plot([100 * own[row] for row in places], heights, gid=f"{name}-error-{i}", **dots)
         values[f"{name}-error-{i}"] = [f"{label}, {row}: {percent(own[row])}" for row in places]
         if label != baseline:
@@ -79,7 +82,7 @@ def _rows(
     left.set_ylim(depth - 0.6, -0.6)
     left.set_xlim(0)
     left.set_xlabel("Top-1 error, %")
-    right.set_xlabel(f"Difference to {baseline}, points")
+    right.set_xlabel(f"Difference to {shortened(baseline, _NAME_LENGTH)}, points")
     for axes in (left, right):
         _band(axes, places.values())
     for heading, place in headings.items():

@@ -53,7 +53,7 @@ def explanation_figure(unit: PushPullConv2d, photo: Tensor, x: Tensor, filters: 
 
 @torch.no_grad()
 def rectified_responses(unit: PushPullConv2d, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the rectified push and the rectified, averaged pull responses to one image, ``[O, H', W']`` each.
+    """Return the rectified push and the averaged, rectified pull responses to one image, ``[O, H', W']`` each.
 
     The unit's response is ``push - alpha * pull``, and its bias.
     """
@@ -151,7 +151,7 @@ def _caption(shown: list[int], learned: bool) -> str:
         f"Top: the photo, and {above}. Below: the {len(shown)} filters whose pull response to the photo varies most. "
         "Kernels are scaled to the range of the push kernel. Spectra are powers of the zero-padded Fourier transform "
         f"over {_DYNAMIC_RANGE} decibels, on the scale of the stronger of the pair, zero frequency in the middle. "
-        "Responses: push is rectified; pull is rectified, averaged and multiplied by α; the difference is what the "
+        "Responses: push is rectified; pull is averaged, rectified and multiplied by α; the difference is what the "
         "unit passes on before its bias. Red is above zero, blue below, on one scale for each filter."
     )
 

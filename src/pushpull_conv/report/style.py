@@ -148,11 +148,18 @@ def legend_above(figure: Canvas, looks: Mapping[str, Look]) -> None:
 
 
 def name_above(figure: Canvas, handles: Mapping[str, Line2D], most: int) -> None:
-    """Name marks above the axes in as few rows as the figure has room for, at most ``most`` side by side."""
-    for rows in range(math.ceil(len(handles) / most), len(handles) + 1):
+    """Name marks above the axes in as few rows as the figure has room for, at most ``most`` side by side.
+
+    The figure grows by all rows but the first, so that its axes keep their size.
+    """
+    heights = []
+    for rows in range(1, len(handles) + 1):
         columns = math.ceil(len(handles) / rows)
         legend = figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=columns)
-        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+        extent = legend.get_window_extent()
+        heights.append(extent.height)
+        if columns <= most and (columns == 1 or extent.width <= figure.bbox.width):
+            figure.set_figheight(figure.get_figheight() + (heights[-1] - heights[0]) / figure.dpi)
             return
         legend.remove()
 

@@ -37,6 +37,10 @@ _TEX = str.maketrans(
         "”": "''",
     }
 )
+_LIGATURES = re.compile(r"(?<=[-–])(?=[-–])|(?<=[`“?!])(?=[`“])|(?<=['”])(?=['”])|(?<=,)(?=,)")
+"""The places between signs that TeX would set as one: a dash, a quotation mark, or an inverted ? or !."""
+_BEYOND_PDFTEX = re.compile(r"[^\x00-\u017f\u2010-\u2026]")
+"""What pdflatex may have no font for: all but Latin letters, dashes and quotation marks."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +251,7 @@ def to_markdown(table: Table) -> str:
 def to_latex(table: Table, name: str, about: str) -> str:
     """Return the table for a paper, as a ``table`` float; it needs the packages ``booktabs`` and ``graphicx``.
 
-    Wider than the column, it is scaled down to it.
+    Wider than the column, it is scaled down to it. A comment tells of signs that pdflatex may not know.
 
     Args:
         table: The table.
@@ -260,7 +264,6 @@ def to_latex(table: Table, name: str, about: str) -> str:
     ]
     sides = ("l" if is_text else "r" for is_text in _are_texts(table))
     lines = [
-        r"% needs \usepackage{booktabs,graphicx}",
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{_tex(f'{table.title}. {table.caption} {about}')}}}",
@@ -276,7 +279,10 @@ def to_latex(table: Table, name: str, about: str) -> str:
         r"\end{tabular}}",
         r"\end{table}",
     ]
-    return "\n".join(lines) + "\n"
+    needed = [r"% needs \usepackage{booktabs,graphicx}"]
+    if beyond := dict.fromkeys(_BEYOND_PDFTEX.findall("".join(lines))):
+        needed.append(f"% compile with lualatex or xelatex, and a font that has these signs: {''.join(beyond)}")
+    return "\n".join(needed + lines) + "\n"
 
 
 def scores_csv(scores: Sequence[Score], baseline: Score) -> str:
@@ -355,7 +361,7 @@ def _measures(score: Score) -> dict[str, object]:
 
 def _tex(text: str) -> str:
     """Keep a label from being read as LaTeX, and set the symbols that the tables use."""
-    return text.translate(_TEX).replace(r"R\_net", r"$R_\mathrm{net}$")
+    return "{}".join(part.translate(_TEX) for part in _LIGATURES.split(text)).replace(r"R\_net", r"$R_\mathrm{net}$")
 
 
 def _csv(rows: Sequence[dict[str, object]]) -> str:
