@@ -131,8 +131,9 @@ def test_a_training_of_two_processes_ends_when_it_is_terminated(tmp_path):
     assert not (tmp_path / "baseline" / "model.safetensors").exists()
 
 
+# A `DistributedDataParallel` that is the first to import torch._dynamo stays for ever; training has imported it before.
 TOGETHER = """
-import sys, torch
+import sys, torch, torch._dynamo
 from pushpull_conv.models import Classifier
 from pushpull_conv.ranks import joined
 from pushpull_conv.training.shared_statistics import with_shared_statistics
@@ -160,8 +161,7 @@ assert not test_ranks.threads_of_the_group()
 """
 
 
-# A refusal while the processes are in use. A `DistributedDataParallel` that is the first to import torch._dynamo stays
-# for ever; training has imported it before.
+# A refusal while the processes are in use.
 REFUSED = """
 import atexit, pathlib, sys, torch, torch._dynamo
 from pushpull_conv import InputError, cli
