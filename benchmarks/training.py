@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from machine import hardware
+from machine import hardware, synchronise
 
 from pushpull_conv.cores import usable_cores
 from pushpull_conv.data import open_images
+from pushpull_conv.planning import untrained_teacher
 from pushpull_conv.training.fit import build, training_batches, training_module
 from pushpull_conv.training.module import Batch
 from pushpull_conv.training.precision import HALVES
@@ -80,10 +81,9 @@ class Stepper:
         self.batches = self.epochs(training_batches(recipe, chosen, images, self.device))
         torch.manual_seed(recipe.seed)
         classifier, _ = build(recipe, chosen, images)
-        teacher = None
-        if chosen.distillation:  # an untrained one takes as long
-            untrained, _ = build(recipe, recipe.variant(chosen.distillation.teacher), images)
-            teacher = untrained.to(self.device)
+        teacher = untrained_teacher(recipe, chosen, images)
+        if teacher:
+            teacher.to(self.device)
         self.module = training_module(recipe, chosen, classifier.to(self.device), steps=1_000_000, teacher=teacher)
         self.optimizer = self.module.configure_optimizers()["optimizer"]
 
@@ -110,8 +110,7 @@ class Stepper:
 
     def now(self) -> float:
         """The time when the device has done all that it was told."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+        synchronise()
         return time.perf_counter()
 
 

@@ -140,6 +140,7 @@ def test_the_core_needs_torch_numpy_and_pillow_only():
 
 
 def test_the_public_names_are_those_of_the_doors():
+    assert sorted(pushpull_conv.__all__) == dir(pushpull_conv)
     assert set(pushpull_conv.__all__) == {
         "CORRUPTIONS",
         "InputError",

@@ -24,6 +24,7 @@ from pushpull_conv.benchmark import (
     wanted_cells,
 )
 from pushpull_conv.benchmark.evaluation import AUTOCAST_DTYPES
+from pushpull_conv.benchmark.versions import Generated
 from pushpull_conv.benchmarking import cell_bar, note_if_slow, save_sample
 from pushpull_conv.classifiers import open_classifier
 from pushpull_conv.comparison import compare
@@ -103,8 +104,7 @@ class Experiment:
         Raises:
             InputError: The data, the textures or the weights cannot be used, or the images do not fit the benchmark.
         """
-        _ = self._frost  # reads them
-        suite_of(self.images("test"), self.recipe.benchmark.suite)
+        self.versions(self.images("test"))
         if self.recipe.model.weights:
             build(self.recipe, self.recipe.variant(self.recipe.baseline), self.images("test"))
 
@@ -253,11 +253,20 @@ class Experiment:
             return None
         results = Results.load(folder / RESULTS_FILE)
         images, settings = self.images("test"), self.recipe.benchmark
-        suite = suite_of(images, settings.suite)
-        made = generated(images, suite, seed=self.recipe.seed, frost=self._frost, jpeg=settings.jpeg).facts()
+        suite, made = suite_of(images, settings.suite), self.versions(images).facts()
         wanted = {"suite": suite.name, "revision": suite.revision, "autocast": settings.autocast, **made}
         same = all(getattr(results.header, name) == wanted[name] for name in wanted)
         return results if same and not results.missing else None
+
+    def versions(self, images: ImageSource) -> Generated:
+        """What the recipe's benchmark makes of some images.
+
+        Raises:
+            InputError: The images do not fit the benchmark, or the frost textures cannot be read.
+        """
+        settings = self.recipe.benchmark
+        suite = suite_of(images, settings.suite)
+        return generated(images, suite, seed=self.recipe.seed, frost=self._frost, jpeg=settings.jpeg)
 
     @functools.cached_property
     def _frost(self) -> FrostTextures:

@@ -11,10 +11,9 @@ import torch
 from rich.markup import escape
 from rich.table import Table
 
-from pushpull_conv.benchmark import generated, suite_of
 from pushpull_conv.benchmark.evaluation import AUTOCAST_DTYPES
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES
-from pushpull_conv.data import PictureBatches, default_workers
+from pushpull_conv.data import ImageSource, PictureBatches, default_workers
 from pushpull_conv.experiment import Experiment
 from pushpull_conv.files import MODEL_FILE
 from pushpull_conv.models import Classifier
@@ -22,6 +21,7 @@ from pushpull_conv.ranks import own_device
 from pushpull_conv.report.wording import duration
 from pushpull_conv.training.fit import build, training_batches, training_module
 from pushpull_conv.training.precision import HALVES
+from pushpull_conv.training.recipe import Recipe
 from pushpull_conv.training.variants import Variant
 
 _TIMED_SEVERITY = 3
@@ -121,10 +121,10 @@ def _training_seconds(experiment: Experiment, variant: Variant, classifier: Clas
     recipe = experiment.recipe.model_copy(update={"training": settings})
     device = own_device()
     dtype = torch.float64 if settings.precision == "64-true" else torch.float32
-    images, teacher = experiment.images("train"), None
-    if variant.distillation:
-        untrained, _ = build(recipe, recipe.variant(variant.distillation.teacher), images)
-        teacher = untrained.to(device, dtype)
+    images = experiment.images("train")
+    teacher = untrained_teacher(recipe, variant, images)
+    if teacher:
+        teacher.to(device, dtype)
     module = training_module(recipe, variant, classifier.to(device, dtype), steps=10, teacher=teacher)
     epoch = training_batches(recipe, variant, images, device)
     batches = itertools.chain.from_iterable(itertools.repeat(epoch))
@@ -146,6 +146,13 @@ def _training_seconds(experiment: Experiment, variant: Variant, classifier: Clas
     return max(loading, min(times)) / settings.batch_size
 
 
+def untrained_teacher(recipe: Recipe, variant: Variant, images: ImageSource) -> Classifier | None:
+    """The network that a variant learns from, which takes as long untrained; None where there is none."""
+    if variant.distillation is None:
+        return None
+    return build(recipe, recipe.variant(variant.distillation.teacher), images)[0]
+
+
 def _network_seconds(experiment: Experiment, classifier: Classifier) -> float:
     """The time of all corrupted versions of one image in the network."""
     images = next(iter(experiment.images("test").batches(_probe_size(experiment)))).images.to(own_device())
@@ -159,10 +166,9 @@ def _network_seconds(experiment: Experiment, classifier: Classifier) -> float:
 
 def _corrupting_seconds(experiment: Experiment) -> float:
     """The time to read and make all corrupted versions of one image: of each a middle severity, for all five."""
-    settings, test = experiment.recipe.benchmark, experiment.images("test")
+    test = experiment.images("test")
     few = test.subset(torch.arange(min(_probe_size(experiment), len(test))))
-    suite = suite_of(few, settings.suite)
-    versions = generated(few, suite, seed=experiment.recipe.seed, frost=settings.frost, jpeg=settings.jpeg)
+    versions = experiment.versions(few)
 
     def make(name: str) -> None:
         next(versions.batches((name, _TIMED_SEVERITY), len(few), own_device()))

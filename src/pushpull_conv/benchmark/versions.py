@@ -57,10 +57,13 @@ class Generated:
             if key == CLEAN:
                 yield batch
                 continue
-            images = self.make(batch.images, *key, index=batch.index)
-            if self.jpeg_quality is not None:
-                images = recompress(images, self.jpeg_quality)
+            images = as_stored(self.make(batch.images, *key, index=batch.index), self.jpeg_quality)
             yield dataclasses.replace(batch, images=images)
+
+
+def as_stored(images: Tensor, jpeg_quality: int | None) -> Tensor:
+    """Corrupted images as a benchmark reads them back: through JPEG of a quality, or, at None, as they are."""
+    return images if jpeg_quality is None else recompress(images, jpeg_quality)
 
 
 class Published:

@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 
 from pushpull_conv.kernels import blocked, composed
 
-Made = TypeVar("Made")
+Function = TypeVar("Function")
 
 _FUSED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -23,7 +23,7 @@ _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compil
 _ARGUMENTS = "Tensor push, Tensor total, Tensor offset, Tensor alpha"
 
 
-def constant_when_compiled(function: Made) -> Made:
+def constant_when_compiled(function: Function) -> Function:
     """Let `torch.compile` take what a function returns as a constant, as `torch.compiler.assume_constant_result` does.
 
     PyTorch 2.6 cannot trace those that this is for. PyTorch's own decorator imports the compiler, which takes longer

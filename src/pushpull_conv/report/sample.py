@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pushpull_conv.corruptions import FrostTextures, corrupt, recompress
+from pushpull_conv.benchmark.versions import as_stored
+from pushpull_conv.corruptions import FrostTextures, corrupt
 from pushpull_conv.corruptions.spec import SEVERITIES
 
 
@@ -37,4 +38,4 @@ class Sample:
         """Return the photo under one corruption at one severity, uint8 ``[3, H, W]``."""
         index, seed, profile = torch.tensor([self.index]), self.seed, self.profile
         made = corrupt(self.photo[None], name, severity, index=index, seed=seed, profile=profile, frost=self.frost)
-        return (made if self.jpeg_quality is None else recompress(made, self.jpeg_quality))[0]
+        return as_stored(made, self.jpeg_quality)[0]

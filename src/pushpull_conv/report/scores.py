@@ -17,6 +17,7 @@ from pushpull_conv.report.wording import percent, signed
 
 SPREAD = ("clean_error", "mean_error", "mce", "relative_mce", "r_net", "alexnet_mce", "top5_error")
 """The measures that differ from training to training."""
+_CHANGES = ("mean_error", "clean_error")  # whose change from the baseline has an interval
 _TELLING_CLASSES = 50  # among fewer classes five guesses are a large share, and top-5 says little
 
 
@@ -199,7 +200,7 @@ def intervals_of_change(row: Score, baseline: Score) -> dict[str, tuple[float, f
             (100 * row.sd[name], 100 * baseline.sd[name]),
             (row.trainings, baseline.trainings),
         )
-        for name in ("mean_error", "clean_error")
+        for name in _CHANGES
         if name in row.sd and name in baseline.sd
     }
     return {name: ends for name, ends in intervals.items() if ends}
@@ -209,9 +210,8 @@ def changes_note(scores: Sequence[Score], baseline: Score) -> str:
     """Write the intervals of every variant that has them; empty if none has."""
     others = [row for row in scores if row.model != baseline.model]
     known = {row.model: ends for row in others if (ends := intervals_of_change(row, baseline))}
-    fields = ("mean_error", "clean_error")
     written = [
-        f"{name} {' and '.join(_written(ends[field]) if field in ends else 'unknown' for field in fields)}"
+        f"{name} {' and '.join(_written(ends[field]) if field in ends else 'unknown' for field in _CHANGES)}"
         for name, ends in known.items()
     ]
     lead = f"95 % intervals of the change from {baseline.model}, in points of mean and of clean error: "
