@@ -15,6 +15,8 @@ SMALL = [
     "data.fraction=0.1",
     "--set",
     "training.precision=bf16-mixed",
+    "--set",
+    "model.name=timm:test_resnet",
 ]
 
 
@@ -58,8 +60,7 @@ def test_the_command_line_tells_it_once(pushpull, halves_take, tmp_path, command
 
 def test_a_benchmark_tells_it_of_its_autocast(pushpull, halves_take, tmp_path):
     halves_take(8)
-    settings = ["model.name=timm:test_resnet", "benchmark.autocast=bfloat16"]
-    code, out, err = pushpull("run", "--dry-run", *SMALL, *(word for value in settings for word in ("--set", value)))
+    code, out, err = pushpull("run", "--dry-run", *SMALL, "--set", "benchmark.autocast=bfloat16")
     assert (code, err) == (0, "")
     assert out.count("note: bfloat16 makes a convolution take 8 times as long") == 1
     torch.save(create_model("timm:test_resnet", num_classes=10).state_dict(), tmp_path / "mine.pt")
