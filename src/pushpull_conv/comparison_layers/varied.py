@@ -132,10 +132,8 @@ class VariedPushPullConv2d(InhibitedConv2d):
 
     def _averaged(self, pull: Tensor) -> Tensor:
         batch = pull if pull.dim() == 4 else pull.unsqueeze(0)
-        means = [
-            window_share(batch, size) * box_sum(batch, size, self.out_channels) if size > 1 else batch
-            for size in self.avg_kernel_sizes
-        ]
+        sizes = self.avg_kernel_sizes
+        means = [window_share(batch, size) * box_sum(batch, size, self.out_channels) for size in sizes]
         if len(means) > 1:
             shares = self.pooling.to(batch.dtype).softmax(1).unflatten(0, (-1, 1, 1))
             means = [shares[..., place] * mean for place, mean in enumerate(means)]

@@ -27,12 +27,12 @@ def forward(
     if not push.numel():
         return
     windows = _Windows(push, avg_kernel_size, total.dtype)
-    offset, strength = offset.view(-1, 1, 1), windows.like_block(alpha, window_share(total, avg_kernel_size))
+    strength = windows.like_block(alpha, window_share(total, avg_kernel_size))
     for images, filters in windows.blocks(push):
         block, out = push[images, filters], response[images, filters]
         wide = block.to(total.dtype)  # steps that mix dtypes are slow; the block itself, where it is as wide
-        torch.addcmul(wide, offset[filters], total[images], value=-1, out=windows.input(block))
-        inhibition = windows.sum(block).clamp_max_(0)  # still to be scaled, and negative
+        minus_pull = windows.sums_of_minus_pull(wide, offset[filters], total[images])
+        inhibition = minus_pull.clamp_max_(0)  # still to be scaled, and negative
         result = torch.clamp_min(wide, 0, out=out if wide is block else wide)  # excitation
         if push.dtype == torch.float16:
             inhibition *= strength[filters]
@@ -55,17 +55,15 @@ def backward(
     if not push.numel():
         return grad_push, grad_total, grad_offset, grad_alpha
     share = window_share(total, avg_kernel_size)
-    mean_total = share * (box_sum(total, avg_kernel_size, 1) if avg_kernel_size > 1 else total)
+    mean_total, scale = share * box_sum(total, avg_kernel_size, 1), alpha.view(-1, 1, 1)
     windows = _Windows(push, avg_kernel_size, total.dtype)
-    per_filter, strength = offset.view(-1, 1, 1), alpha.view(-1, 1, 1)
     for images, filters in windows.blocks(push):
         block, out = push[images, filters], grad_push[images, filters]
         wide, upstream = block.to(total.dtype), grad[images, filters].to(total.dtype)
         passed = torch.ops.aten.threshold_backward(upstream, wide, 0)
-        torch.addcmul(wide, per_filter[filters], total[images], value=-1, out=windows.input(block))
-        minus_pull = windows.sum(block)
+        minus_pull = windows.sums_of_minus_pull(wide, offset[filters], total[images])
         if push.dtype == torch.float16:
-            upstream = upstream * ((minus_pull * (share * strength[filters])).abs() <= FLOAT16_MAX)
+            upstream = upstream * ((minus_pull * (share * scale[filters])).abs() <= FLOAT16_MAX)
         inhibited = torch.ops.aten.hardtanh_backward(upstream, minus_pull, -torch.inf, 0)  # where pull is positive
         if need_offset:
             grad_offset[filters] -= _sum_products(inhibited, mean_total[images])
@@ -76,9 +74,9 @@ def backward(
         if need_total:
             grad_total[images, 0] -= torch.einsum("nohw,o->nhw", averaged, (offset * alpha)[filters])
         if wide is block:
-            torch.addcmul(passed, averaged, strength[filters], out=out)
+            torch.addcmul(passed, averaged, scale[filters], out=out)
         else:
-            out.copy_(passed.addcmul_(averaged, strength[filters]))
+            out.copy_(passed.addcmul_(averaged, scale[filters]))
     return grad_push, grad_total, grad_offset * alpha, grad_alpha
 
 
@@ -126,6 +124,11 @@ class _Windows:
         if self.channels_last:
             return (per_position[0, 0].unsqueeze(-1) * per_channel).permute(2, 0, 1)
         return per_channel.view(-1, 1, 1) * per_position[0]
+
+    def sums_of_minus_pull(self, push: Tensor, offset: Tensor, total: Tensor) -> Tensor:
+        """Return the sums of ``push - offset * total`` over the windows, for one block of them."""
+        torch.addcmul(push, offset.view(-1, 1, 1), total, value=-1, out=self.input(push))
+        return self.sum(push)
 
     def input(self, block: Tensor) -> Tensor:
         """Return where the values of ``block`` are to be written."""

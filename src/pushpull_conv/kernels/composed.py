@@ -12,9 +12,7 @@ def inhibit(
 ) -> Tensor:
     """Return what `pushpull_conv.kernels.operator.inhibit` returns."""
     wide = push.to(total.dtype)
-    pull = offset.view(-1, 1, 1) * total - wide
-    if avg_kernel_size > 1:
-        pull = box_sum(pull, avg_kernel_size, offset.shape[0])
+    pull = box_sum(offset.view(-1, 1, 1) * total - wide, avg_kernel_size, offset.shape[0])
     # The mean over a window lacks its positive divisor, which moves out of the relu into the strength.
     inhibition = alpha.view(-1, 1, 1) * window_share(wide, avg_kernel_size) * pull.relu()
     if push.dtype == torch.float16:
@@ -28,14 +26,18 @@ def inhibit(
 def window_share(push: Tensor, avg_kernel_size: int) -> Tensor:
     """Return one over the number of positions in the window around each position: ``[1, 1, H, W]``."""
     ones = torch.ones_like(push[:1, :1], memory_format=torch.contiguous_format)
-    return ones / box_sum(ones, avg_kernel_size, 1) if avg_kernel_size > 1 else ones
+    return ones / box_sum(ones, avg_kernel_size, 1)
 
 
 def box_sum(x: Tensor, side: int, channels: int) -> Tensor:
     """Sum each of the ``channels`` over ``side`` x ``side`` windows centred on every position, with zeros outside.
 
+    With sides of 0 and 1 a window is one position.
+
     A depthwise convolution: on a CPU many times faster than `avg_pool2d`, forward and backward. The number of channels
     is given, because PyTorch's older ONNX exporter cannot always tell it from ``x``.
     """
+    if side <= 1:
+        return x
     window = x.new_ones(1, 1, side, side).expand(channels, 1, side, side)
     return F.conv2d(x, window, padding=side // 2, groups=channels)
