@@ -2,6 +2,9 @@
 
 import re
 
+SEEDS = 2**32
+"""Seeds of trainings are below: NumPy takes no larger ones."""
+
 
 def repeat_name(variant: str, seed: int) -> str:
     """Return what the training of a variant with another seed than the recipe's is called.

@@ -190,6 +190,12 @@ def test_percentages_are_refused():
         relative_mce(flat(0.5), flat(0.5), clean_error=20, baseline_clean_error=0.2)
 
 
+@pytest.mark.parametrize("beta", [float("nan"), float("inf"), "2"])
+def test_a_weight_that_is_no_number_is_refused(beta):
+    with pytest.raises(InputError, match=f"beta is {beta!r}; give a finite number, or None"):
+        r_net(0.2, 0.6, 0.269, 0.667, beta)
+
+
 @pytest.mark.parametrize("value", [-0.1, 1.001, float("nan"), float("inf")])
 def test_what_is_no_fraction_is_refused(value):
     with pytest.raises(InputError, match="must be a fraction"):

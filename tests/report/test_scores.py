@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pushpull_conv.benchmark import Results, r_net
+from pushpull_conv.benchmark import Cell, Results, r_net
 from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
 from pushpull_conv.errors import InputError
 from pushpull_conv.report.averages import averaged, trainings_of
@@ -149,6 +149,27 @@ def test_trainings_that_differ_in_the_seed_are_one_row(make_results):
     assert "top5_error" not in scored.sd  # ten classes
     assert (score(alone, rows[0]).trainings, dict(score(alone, rows[0]).sd)) == (1, {})
     assert score(rows[0], rows[0]).r_net == pytest.approx(0)
+
+
+@pytest.mark.parametrize("images", [355, 1000, 10_000])
+def test_trainings_that_err_as_often_have_the_same_mean_error(make_results, images):
+    """However the trainings share the errors; means of rounded fractions differ in the last bit."""
+
+    none = (0,) * 9
+    header = dataclasses.replace(make_results("any").header, images=images)
+
+    def row(label, *wrong):
+        cells = [Cell(images, images - few, images, (images, *none), (images - few, *none)) for few in wrong]
+        return averaged(
+            [Results(f"{label}@{place}", header, cell, {("fog", 3): cell}) for place, cell in enumerate(cells)]
+        )[0]
+
+    for total in range(30, 60):
+        base = row("baseline", total, 0, 0)
+        assert base.clean_error == pytest.approx(total / 3 / images)
+        for first in range(0, total, 7):
+            unit = row("PP3", first, (total - first) // 2, total - first - (total - first) // 2)
+            assert (unit.clean_error, unit.errors) == (base.clean_error, base.errors)
 
 
 def test_a_row_keeps_the_corruptions_that_every_training_has(make_results):

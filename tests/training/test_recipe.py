@@ -357,6 +357,9 @@ def test_repeats_are_the_variants_again_with_further_seeds(tmp_path):
     assert [recipe.seed_of(training) for training in recipe.trainings] == [7, 7, 8, 8, 9, 9]
     with pytest.raises(InputError, match="variant again has the seed 8, as one of its repeats"):
         load_recipe("quickstart", ["repeats=3", "seed=7", "variants=[baseline, {name: again, seed: 8}]"])
+    with pytest.raises(InputError, match=r"repeats is 3 from seed 4294967294 on; seeds end at 4294967295"):
+        load_recipe("quickstart", ["repeats=3", "seed=4294967294"])
+    assert load_recipe("quickstart", ["repeats=2", "seed=4294967294"]).trainings[-1].seed == 4294967295
     assert recipe.variant("PP3@9").pushpull == recipe.variant("PP3").pushpull
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
     again = load_recipe(str(tmp_path / "recipe.yaml"))

@@ -7,7 +7,9 @@ Errors are fractions in [0, 1], never percentages or accuracies. Sources: Hendry
 import csv
 import functools
 import importlib.resources
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from statistics import fmean
 from typing import Literal
 
@@ -121,7 +123,7 @@ def r_net(
             percentage point of either error alike.
 
     Raises:
-        InputError: An error is not a fraction in [0, 1], or one of the baseline's is 0.
+        InputError: An error is not a fraction in [0, 1], or one of the baseline's is 0; ``beta`` is no finite number.
 
     Example:
         >>> round(r_net(0.276, 0.645, baseline_clean_error=0.269, baseline_mean_error=0.667), 2)
@@ -137,6 +139,8 @@ def r_net(
         _require_fraction(value, name)
     if not baseline_clean_error or not baseline_mean_error:
         raise InputError("r_net is undefined against a baseline without errors; choose another baseline")
+    if beta is not None and not (isinstance(beta, Real) and math.isfinite(beta)):
+        raise InputError(f"beta is {beta!r}; give a finite number, or None to weigh a point of either error alike")
     if beta is None:
         beta = baseline_mean_error / baseline_clean_error
     clean_gain = (baseline_clean_error - clean_error) / baseline_clean_error

@@ -1,11 +1,10 @@
 """Several trainings of one variant as one row of the comparison."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean
 
-from pushpull_conv.benchmark import Header, Results, check_comparable
+from pushpull_conv.benchmark import Cell, Header, Results, check_comparable
 from pushpull_conv.errors import InputError
 from pushpull_conv.repeats import variant_of
 
@@ -30,7 +29,7 @@ class Average:
     @property
     def clean_error(self) -> float:
         """Mean over the trainings of the top-1 error on the clean images, in [0, 1]."""
-        return fmean(result.clean_error for result in self.trainings)
+        return _error(result.clean for result in self.trainings)
 
     @cached_property
     def errors(self) -> Mapping[str, tuple[float, ...]]:
@@ -40,10 +39,16 @@ class Average:
         """
         first, *others = self.trainings
         return {
-            name: tuple(map(fmean, zip(*(result.errors[name] for result in self.trainings), strict=True)))
+            name: tuple(_error(result.cells[name, severity] for result in self.trainings) for severity in severities)
             for name, severities in first.severities.items()
             if all(other.severities.get(name) == severities for other in others)
         }
+
+
+def _error(cells: Iterable[Cell]) -> float:
+    """The error of cells of the same images together: of the counts, so that equal counts give equal errors."""
+    right, images = map(sum, zip(*((cell.top1, cell.n) for cell in cells), strict=True))
+    return (images - right) / images
 
 
 Row = Results | Average

@@ -30,6 +30,7 @@ from pushpull_conv.data import (
 from pushpull_conv.files import METRICS_FILE, MODEL_FILE, UNREADABLE_FILE, atomic_write
 from pushpull_conv.models import IMAGENET_MEAN, IMAGENET_STD, Classifier, ModelSpec, save_checkpoint, with_weights
 from pushpull_conv.ranks import ALONE, Ranks, own_device
+from pushpull_conv.repeats import SEEDS
 from pushpull_conv.training.callbacks import (
     EpochLog,
     KeptEpochs,
@@ -187,7 +188,7 @@ def _batch_augmentation(recipe: Recipe, variant: Variant) -> BatchAugmentation |
         return None
 
     def augment(images: Tensor, index: Tensor, epoch: int, view: int) -> Tensor:
-        seed, settings = recipe.seed_of(variant) + view * 2**32, settings_for(images.shape[-1])
+        seed, settings = recipe.seed_of(variant) + view * SEEDS, settings_for(images.shape[-1])
         return prime(images, index=index, epoch=epoch, seed=seed, settings=settings)
 
     return augment

@@ -19,7 +19,7 @@ from pushpull_conv.benchmark.evaluation import AUTOCAST_DTYPES
 from pushpull_conv.data import DATA_SETS
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.models.create import create_without_memory
-from pushpull_conv.repeats import further_seeds
+from pushpull_conv.repeats import SEEDS, further_seeds
 from pushpull_conv.training.variants import LAYERS, Section, Variant, known_variant
 
 CropOrFlip = Annotated[str, AfterValidator(lambda name: require_name("augmentation", name, ("crop", "flip")))]
@@ -102,7 +102,7 @@ class Recipe(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     title: str
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1234
+    seed: Annotated[int, Field(ge=0, lt=SEEDS)] = 1234
     data: Data
     model: Model
     training: Training
@@ -130,6 +130,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _repeats_differ(self) -> Self:
+        if self.seed + self.repeats > SEEDS:
+            raise ValueError(f"repeats is {self.repeats} from seed {self.seed} on; seeds end at {SEEDS - 1}")
         for variant in self.variants:
             if variant.seed in further_seeds(self.seed, self.repeats):
                 raise ValueError(

@@ -10,7 +10,7 @@ from pushpull_conv.augment import AUGMENTATIONS
 from pushpull_conv.errors import require_name
 from pushpull_conv.files import CLUSTER_FOLDER, RECIPE_FILE, REPORT_FOLDER
 from pushpull_conv.functional import check_avg_kernel_size
-from pushpull_conv.repeats import repeat_name, repeat_teacher
+from pushpull_conv.repeats import SEEDS, repeat_name, repeat_teacher
 
 
 class Section(BaseModel):
@@ -151,7 +151,7 @@ class Variant(Section):
     layer: Annotated[Layer, Field(discriminator="kind")] | None = None
     augment: Augment | None = None
     distillation: Distillation | None = None
-    seed: Annotated[int | None, Field(ge=0, lt=2**32, description="of the training; null: the recipe's")] = None
+    seed: Annotated[int | None, Field(ge=0, lt=SEEDS, description="of the training; null: the recipe's")] = None
 
     @model_validator(mode="after")
     def _has_a_folder_of_its_own(self) -> Self:
