@@ -132,6 +132,34 @@ def test_ctrl_c_is_answered_in_one_line(tmp_path, words, begun):
     assert (process.returncode, err) == (130, "stopped; the same command goes on with what is missing\n")
 
 
+# Triton's library makes an `ImportError` of what is raised in its import, and PyTorch takes that for its absence.
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from pushpull_conv.cli import main
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == "triton._C.libtriton":
+            sys.meta_path.remove(self)
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt as stop:
+                raise ImportError("initialization failed") from stop
+sys.meta_path.insert(0, Interrupted())
+main()
+"""
+
+
+@pytest.mark.parametrize("words", [["train"], ["run", "--dry-run"]])
+def test_ctrl_c_is_answered_when_it_comes_while_libraries_are_imported(tmp_path, words):
+    small = ["--set", "training.epochs=1", "--set", "model.name=timm:test_resnet", "--set", "data.fraction=0.2"]
+    call = [sys.executable, "-c", INTERRUPTED_IMPORT, *words, "quickstart", *small, "--out", tmp_path / "out"]
+    ended = subprocess.run(call, capture_output=True, text=True, check=False)
+    stopped = "stopped; the same command goes on with what is missing\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", stopped)
+    assert not (tmp_path / "out").exists()
+
+
 def test_errors_stand_under_their_own_severity(pushpull, model_file, tmp_path):
     call = ["evaluate", model_file, "--data-set", "digits", "--out", tmp_path / "mine"]
     assert pushpull(*call, "--corruption", "fog", "--severity", "1")[0] == 0

@@ -18,6 +18,7 @@ from pushpull_conv._version import __version__
 from pushpull_conv.cores import usable_cores
 from pushpull_conv.errors import InputError, require_seed
 from pushpull_conv.files import RECIPE_FILE, RESULTS_FILE
+from pushpull_conv.interrupts import interrupts_held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -632,9 +633,10 @@ def check_data(
 @contextlib.contextmanager
 def _experiment(recipe: str, data: Path | None, out: Path | None, settings: list[str] | None) -> "Iterator[Experiment]":
     """The experiment that the options of a command name, done together with the processes that the command runs in."""
-    from pushpull_conv.experiment import Experiment
-    from pushpull_conv.ranks import joined
-    from pushpull_conv.training.recipe import load_recipe
+    with interrupts_held():  # in the import of Triton, PyTorch takes Ctrl-C for a sign that there is none, and goes on
+        from pushpull_conv.experiment import Experiment
+        from pushpull_conv.ranks import joined
+        from pushpull_conv.training.recipe import load_recipe
 
     loaded = load_recipe(recipe, settings or ())
     folder = out or Path("runs") / loaded.name
@@ -644,11 +646,11 @@ def _experiment(recipe: str, data: Path | None, out: Path | None, settings: list
 
 
 def _print_plan(recipe: str, data: Path | None, out: Path | None, settings: list[str] | None) -> None:
-    from pushpull_conv.planning import plan, plan_table
-    from pushpull_conv.ranks import own_device
-    from pushpull_conv.training.precision import precision_refusal
-
     with _experiment(recipe, data, out, settings) as experiment:
+        from pushpull_conv.planning import plan, plan_table
+        from pushpull_conv.ranks import own_device
+        from pushpull_conv.training.precision import precision_refusal
+
         title = f"{experiment.recipe.title} in {experiment.folder}: estimated on one device of this machine"
         planned = plan(experiment)
         experiment.console.print(plan_table(planned, title))

@@ -345,7 +345,12 @@ def _conflict(stored: Recipe, wanted: Recipe, *, numbered: bool) -> str:
     """
     names = [training.name for training in stored.trainings]
     by_name = {training.name: training for training in wanted.trainings}
-    same = wanted.trainings[: len(names)] if numbered else [by_name[name] for name in names if name in by_name]
+    if numbered:
+        same = wanted.trainings[: len(names)]
+    elif by_name.keys() >= set(names):
+        same = tuple(by_name[name] for name in names)
+    else:
+        same = wanted.trainings
     return first_difference(_with(stored, stored.trainings), _with(wanted, same))
 
 
