@@ -6,7 +6,7 @@ however hard, does only what is missing.
 
 import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,23 +144,9 @@ class Experiment:
         teacher = None
         if variant.distillation:
             teacher, _ = load_checkpoint(self.train(self.recipe.variant(variant.distillation.teacher)))
-        with contextlib.ExitStack() as meanwhile:
-            if self.ranks.is_first:
-                meanwhile.enter_context(in_use(self.folder / RECIPE_FILE))
-            self.ranks.by_first(self._require_own_folder)  # another recipe may have been started at the same time
-            facts = {"images": identity_of(training)}
-            if self.recipe.model.weights:
-                facts["weights"] = identity_of_weights(self.recipe.model.weights)
-            self.ranks.by_first(lambda: self._require_same(facts))
-            if self.ranks.is_first:
-                refusal = f"'{folder}' is being trained by another call; wait until it is through"
-                lock = writable_folder(folder) / LOCK_FILE
-                meanwhile.enter_context(alone(lock, refusal, patience=_LOCK_SECONDS))
-            if self.ranks.by_first((folder / MODEL_FILE).exists):  # another call has trained it meanwhile
+        with self._turn(folder, training) as trained:
+            if trained:
                 return folder / MODEL_FILE
-            if self.ranks.is_first:
-                self.note_precision()
-                meanwhile.enter_context(recorded(folder, "training", MODEL_FILE, facts))
             return fit(
                 self.recipe,
                 variant,
@@ -171,6 +157,30 @@ class Experiment:
                 teacher=teacher,
                 ranks=self.ranks,
             )
+
+    @contextlib.contextmanager
+    def _turn(self, folder: Path, training: ImageSource) -> Iterator[bool]:
+        """Let no other call train in ``folder`` meanwhile, and record what is done; yield whether one has just done it.
+
+        Raises:
+            InputError: Another call trains there, or the run is of another recipe, other images or other weights.
+        """
+        facts = {"images": identity_of(training)}
+        if self.recipe.model.weights:
+            facts["weights"] = identity_of_weights(self.recipe.model.weights)
+        with contextlib.ExitStack() as held:
+            if self.ranks.is_first:
+                held.enter_context(in_use(self.folder / RECIPE_FILE))
+            self.ranks.by_first(self._require_own_folder)  # another recipe may have been started at the same time
+            self.ranks.by_first(lambda: self._require_same(facts))
+            if self.ranks.is_first:
+                refusal = f"'{folder}' is being trained by another call; wait until it is through"
+                held.enter_context(alone(writable_folder(folder) / LOCK_FILE, refusal, patience=_LOCK_SECONDS))
+            trained = self.ranks.by_first((folder / MODEL_FILE).exists)
+            if self.ranks.is_first and not trained:
+                self.note_precision()
+                held.enter_context(recorded(folder, "training", MODEL_FILE, facts))
+            yield trained
 
     def benchmark(self, variant: Variant) -> Results:
         """Benchmark one variant, trained before if need be, and its kept epochs; or read its finished results."""
