@@ -34,22 +34,7 @@ def open_classifier(model: str, images: ImageSource, weights: str | None = None)
         InputError: There is no such model, it does not know the images' classes, weights are missing, do not fit or
             are too many, or the model was trained in greyscale and the images are in colour.
     """
-    if weights is not None:
-        if Path(model).is_dir() or Path(model).suffix == ".safetensors" or model in pretrained_models():
-            raise InputError(f"--weights '{weights}' goes with a model's name, but '{model}' holds its own weights")
-        known = pretrained_synsets(model) if weights == PRETRAINED else ()
-        if known:
-            _places_of(images, known, weights)  # before they are downloaded
-        plain = ModelSpec(model, len(known) or images.num_classes, None, None, IMAGENET_MEAN, IMAGENET_STD, known)
-        classifier, spec = with_weights(plain, weights)
-    else:
-        if model.startswith(("timm:", "torchvision:")):
-            raise InputError(f"'{model}' is a network without weights; add --weights FILE, or --weights pretrained")
-        if Path(model).is_file() and Path(model).suffix != ".safetensors":
-            raise InputError(f"'{model}' does not tell its network; name that, as in timm:resnet50 --weights {model}")
-        classifier, spec = load_checkpoint(find_checkpoint(model, "or another model's name with --weights"))
-        if spec.greyscale and not is_greyscale(images.name):
-            raise InputError(f"'{model}' was trained in greyscale, {images.name} is in colour; add --greyscale")
+    classifier, spec = _trained(model, images) if weights is None else _around(weights, model, images)
     if not spec.classes:  # a model need not name them
         if spec.num_classes != images.num_classes:
             raise InputError(
@@ -59,6 +44,27 @@ def open_classifier(model: str, images: ImageSource, weights: str | None = None)
         return classifier
     places = _places_of(images, spec.classes, weights or model)
     return classifier if places == list(range(spec.num_classes)) else ChosenLogits(classifier, places)
+
+
+def _trained(model: str, images: ImageSource) -> tuple[Classifier, ModelSpec]:
+    if model.startswith(("timm:", "torchvision:")):
+        raise InputError(f"'{model}' is a network without weights; add --weights FILE, or --weights pretrained")
+    if Path(model).is_file() and Path(model).suffix != ".safetensors":
+        raise InputError(f"'{model}' does not tell its network; name that, as in timm:resnet50 --weights {model}")
+    classifier, spec = load_checkpoint(find_checkpoint(model, "or another model's name with --weights"))
+    if spec.greyscale and not is_greyscale(images.name):
+        raise InputError(f"'{model}' was trained in greyscale, {images.name} is in colour; add --greyscale")
+    return classifier, spec
+
+
+def _around(weights: str, model: str, images: ImageSource) -> tuple[Classifier, ModelSpec]:
+    if Path(model).is_dir() or Path(model).suffix == ".safetensors" or model in pretrained_models():
+        raise InputError(f"--weights '{weights}' goes with a model's name, but '{model}' holds its own weights")
+    known = pretrained_synsets(model) if weights == PRETRAINED else ()
+    if known:
+        _places_of(images, known, weights)  # before they are downloaded
+    plain = ModelSpec(model, len(known) or images.num_classes, None, None, IMAGENET_MEAN, IMAGENET_STD, known)
+    return with_weights(plain, weights)
 
 
 def _places_of(images: ImageSource, known: Sequence[str], model: str) -> list[int]:
