@@ -1,6 +1,15 @@
 """Steps that several modules of tests take."""
 
 import importlib.util
+from pathlib import Path
+
+import pytest
+
+from pushpull_conv.errors import InputError
+
+
+class Killed(BaseException):
+    """As SIGKILL would: nothing in the package catches it."""
 
 
 def refused(result, *words):
@@ -11,6 +20,18 @@ def refused(result, *words):
     assert len(err.strip().splitlines()) == 1, err
     for word in words:
         assert word in err, err
+
+
+def refuses(call, message, *args, **kwargs):
+    """The call must raise an `InputError` of one line that ``message``, a pattern, matches."""
+    with pytest.raises(InputError, match=message) as caught:
+        call(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The content of all files in a folder, by their place in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def load_script(path):

@@ -1,7 +1,6 @@
 import copy
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from pushpull_conv.benchmark import (
 from pushpull_conv.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, load_frost
 from pushpull_conv.data import ImageSet, load_images
 from pushpull_conv.errors import InputError
+from steps import Killed, files
 
 NAMES = CORRUPTIONS + EXTRA_CORRUPTIONS
 
@@ -167,10 +167,6 @@ def test_every_cell_is_announced(darkened, source, tmp_path):
 # The store
 
 
-class Killed(BaseException):
-    """As SIGKILL would: nothing in the package catches it."""
-
-
 def mortal(lives: int) -> Linear:
     """A classifier that counts its calls and dies on the ``lives + 1``-th."""
     model = Linear()
@@ -183,10 +179,6 @@ def mortal(lives: int) -> Linear:
 
     model.register_forward_pre_hook(count)
     return model
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("lives", [0, 1, 2, 9, 151])

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from pushpull_conv.corruptions import SEVERITIES, recompress
 from pushpull_conv.data import ImageSet, load_images, open_images
 from pushpull_conv.data.manifest import damaged_parts
 from pushpull_conv.errors import InputError
+from steps import Killed, files
 
 NAMES = ["gaussian_noise", "fog"]
 
@@ -61,10 +61,6 @@ def whole(request, tmp_path_factory):
     source, folder = request.getfixturevalue(request.param), tmp_path_factory.mktemp("whole")
     write_set(source, folder, corruptions=NAMES)
     return request.param, source, folder
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 # Written and generated images count the same
@@ -263,10 +259,6 @@ def test_a_manifest_of_something_else_is_left_alone(digits, tmp_path):
 
 
 # A write that is stopped
-
-
-class Killed(BaseException):
-    """As SIGKILL would: nothing in the package catches it."""
 
 
 def mortal(lives: int):

@@ -1,5 +1,6 @@
 """The layouts of sets that are made for training: Tiny-ImageNet's own, tar shards, trees of two splits."""
 
+import functools
 import gzip
 import io
 import json
@@ -18,14 +19,12 @@ from torch.utils.data import DataLoader
 from pushpull_conv.data import open_images, tar
 from pushpull_conv.data.spec import class_list
 from pushpull_conv.errors import InputError
+from steps import refuses
 
 TINY, IMAGENET, PART = (class_list(name) for name in ("imagenet-200", "imagenet", "imagenet-100"))
 
 
-def refuse(message: str, *args, **kwargs) -> None:
-    with pytest.raises(InputError, match=message) as caught:
-        open_images(*args, **kwargs)
-    assert "\n" not in str(caught.value)
+refuse = functools.partial(refuses, open_images)
 
 
 # Tiny-ImageNet as it is published

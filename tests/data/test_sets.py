@@ -1,3 +1,4 @@
+import functools
 import hashlib
 import os
 import pickle
@@ -15,6 +16,7 @@ from PIL import Image
 
 from pushpull_conv.data import DATA_SETS, IN_MEMORY, ImageSet, cifar_batches, load_images, open_images, require_outside
 from pushpull_conv.errors import InputError
+from steps import refuses
 
 
 def write_folders(root: Path, pixels, labels, split="test") -> list[Path]:
@@ -137,10 +139,7 @@ def test_digits_never_change():
 # Bad input
 
 
-def refuse(message: str, *args, **kwargs) -> None:
-    with pytest.raises(InputError, match=message) as caught:
-        load_images(*args, **kwargs)
-    assert "\n" not in str(caught.value)
+refuse = functools.partial(refuses, load_images)
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():

@@ -1,5 +1,6 @@
 """Images that are decoded while they are used: what comes out, in which order, and what is refused."""
 
+import functools
 import io
 import os
 import threading
@@ -16,6 +17,7 @@ from pushpull_conv.data import ImageStream, open_images, pixels, stream
 from pushpull_conv.data.pixels import decode
 from pushpull_conv.data.spec import DataSpec, class_list
 from pushpull_conv.errors import InputError
+from steps import refuses
 
 PHOTO = DataSpec("photos", ("a",), size=224, resize=256)
 IMAGENET, PART = class_list("imagenet"), class_list("imagenet-100")
@@ -216,10 +218,7 @@ def test_the_lists_are_parts_of_imagenet_in_its_order():
 # Bad input
 
 
-def refuse(message: str, *args, **kwargs) -> None:
-    with pytest.raises(InputError, match=message) as caught:
-        open_images(*args, **kwargs)
-    assert "\n" not in str(caught.value)
+refuse = functools.partial(refuses, open_images)
 
 
 def test_what_cannot_be_opened_is_named(tmp_path):
