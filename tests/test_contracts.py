@@ -39,7 +39,7 @@ ROOMS += [
     "kernels",
     "ranks",
 ]
-ROOMS += ["files", "progress", "repeats", "cores", "errors", "interrupts", "_version"]
+ROOMS += ["files", "progress", "repeats", "cores", "pictures", "errors", "interrupts", "_version"]
 NOT_BELOW = {("report", "training"), ("benchmark", "models"), ("models", "data"), ("data", "corruptions")}
 OUTSIDE = {
     "lightning": {"training", "interop"},

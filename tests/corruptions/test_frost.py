@@ -1,6 +1,9 @@
 """The textures of frost: the drawings, the photographs, a folder of the user's own."""
 
 import importlib.util
+import struct
+import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -74,6 +77,35 @@ def test_a_bad_folder_is_named(tmp_path, folder, case):
     with pytest.raises(InputError, match=named) as caught:
         load_frost(place)
     assert "\n" not in str(caught.value)
+
+
+def test_more_than_8_bits_are_refused_as_pillow_would_make_them_white(tmp_path):
+    Image.fromarray(np.full((60, 80), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(InputError, match=r"frost picture '.*deep.png' has more than 8 bits a channel .*I;16.* convert"):
+        load_frost(tmp_path)
+
+
+def test_a_header_of_a_size_that_pillow_refuses_is_said_in_one_line(tmp_path):
+    Image.new("L", (60, 80)).save(tmp_path / "huge.png")
+    content = (tmp_path / "huge.png").read_bytes()
+    header = b"IHDR" + struct.pack(">II", 20_000, 20_000) + content[24:29]
+    huge = content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+    (tmp_path / "huge.png").write_bytes(huge)
+    with pytest.raises(InputError, match=r"frost picture '.*huge.png' cannot be read \(.*\); replace or remove it"):
+        load_frost(tmp_path)
+
+
+def test_a_transparent_palette_is_looked_up_without_a_warning(tmp_path):
+    state = np.random.default_rng(0)
+    picture, colours = Image.fromarray(state.integers(0, 256, (60, 80), dtype=np.uint8)), state.integers(0, 256, 768)
+    places = np.array(picture)
+    picture = picture.convert("P")
+    picture.putpalette(colours.tolist())
+    picture.save(tmp_path / "a.png", transparency=bytes(range(256)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (texture,) = load_frost(tmp_path).photographs
+    assert np.array_equal(texture.permute(1, 2, 0).numpy(), colours.reshape(256, 3)[places])
 
 
 def test_without_the_extra_the_error_says_how_to_install_it(monkeypatch):

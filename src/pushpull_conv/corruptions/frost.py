@@ -16,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.errors import InputError
+from pushpull_conv.pictures import DAMAGE, require_8_bits
 
 _REFERENCE_FILES = 5  # the published generator has a sixth and never draws it
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
@@ -134,7 +135,7 @@ def load_frost(source: str | os.PathLike[str] | FrostTextures = "procedural") ->
 
     Raises:
         InputError: ``source`` is no text or path; the extra is not installed; the folder is missing, has no pictures,
-            or one that cannot be read.
+            one that cannot be read, or one of more than 8 bits a channel.
 
     Example:
         >>> load_frost().identity
@@ -183,9 +184,13 @@ def _textures(pictures: Sequence[Path], kind: str) -> FrostTextures:
 def _read(path: Path) -> Tensor:
     try:
         with Image.open(path) as picture:
-            # Transparency is dropped, not blended.
+            picture.load()
+            require_8_bits(picture, f"frost picture '{path}'")
+            # Transparency is dropped, not blended; for a transparent palette at once Pillow would warn.
             pixels = np.array(picture.convert("RGBA").convert("RGB") if picture.mode == "P" else picture.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
+    except InputError:
+        raise
+    except DAMAGE as error:
         raise InputError(f"frost picture '{path}' cannot be read ({error}); replace or remove it") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 

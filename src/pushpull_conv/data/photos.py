@@ -7,8 +7,8 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from pushpull_conv.data.pixels import DAMAGE, require_8_bits
 from pushpull_conv.errors import InputError
+from pushpull_conv.pictures import DAMAGE, require_8_bits
 
 _TURNS = dict(
     enumerate(

@@ -8,13 +8,12 @@ from PIL import Image
 
 from pushpull_conv.data.spec import DataSpec
 from pushpull_conv.errors import InputError
+from pushpull_conv.pictures import DAMAGE, require_8_bits
 
 _SPARE = 1.15
 """How many times the wanted length a side must have left where a JPEG file is decoded at a part of its size."""
 _ELONGATED = 64
 """Pictures of this aspect ratio are not scaled as a whole: that of a line of pixels would fill the memory."""
-DAMAGE = (OSError, SyntaxError, ValueError, TypeError, OverflowError, RuntimeError, Image.DecompressionBombError)
-"""What Pillow raises where a file is truncated or not an image; the rarer ones where it is an AVIF or a TIFF file."""
 
 
 def decode(content: bytes, name: str, spec: DataSpec) -> np.ndarray:
@@ -62,12 +61,6 @@ def decode_picture(content: bytes, name: str, spec: DataSpec, *, reduced: bool =
     except DAMAGE as error:
         raise InputError(f"image {name} is truncated or not an image; replace it") from error
     return picture.convert("L").convert("RGB") if spec.greyscale else picture
-
-
-def require_8_bits(image: Image.Image, name: str) -> None:
-    """Raise `InputError` if Pillow would cut off what is above 255, which turns most 16-bit images white."""
-    if image.mode.startswith(("I", "F")):
-        raise InputError(f"{name} has more than 8 bits a channel (Pillow's mode {image.mode}); convert it to 8 bits")
 
 
 def scaled_size(image: Image.Image, shorter: int) -> tuple[int, int]:

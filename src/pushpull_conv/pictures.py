@@ -1,0 +1,14 @@
+"""What every reader of image files asks of Pillow."""
+
+from PIL import Image
+
+from pushpull_conv.errors import InputError
+
+DAMAGE = (OSError, SyntaxError, ValueError, TypeError, OverflowError, RuntimeError, Image.DecompressionBombError)
+"""What Pillow raises where a file is truncated or not an image; the rarer ones where it is an AVIF or a TIFF file."""
+
+
+def require_8_bits(image: Image.Image, name: str) -> None:
+    """Raise `InputError` if Pillow would cut off what is above 255, which turns most 16-bit images white."""
+    if image.mode.startswith(("I", "F")):
+        raise InputError(f"{name} has more than 8 bits a channel (Pillow's mode {image.mode}); convert it to 8 bits")
