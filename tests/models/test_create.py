@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -118,3 +121,20 @@ def test_bad_input_is_named(name, settings, message):
     with pytest.raises(InputError, match=message) as error:
         create_model(name, **{"num_classes": 10, **settings})
     assert "\n" not in str(error.value)
+
+
+def test_a_network_without_memory_is_not_waited_for():
+    """PyTorch imports its compiler, which takes seconds, to draw random numbers for tensors without memory."""
+    code = (
+        "import sys\n"
+        "from pushpull_conv.models.create import create_model, create_without_memory\n"
+        "unit = {'trainable_alpha': True}\n"
+        "empty = create_without_memory('resnet20', num_classes=10, pushpull=unit)\n"
+        "assert all(value.is_meta for value in empty.state_dict().values())\n"
+        "shapes = [{k: v.shape for k, v in network.state_dict().items()}\n"
+        "          for network in (empty, create_model('resnet20', num_classes=10, pushpull=unit))]\n"
+        "assert shapes[0] == shapes[1]\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr

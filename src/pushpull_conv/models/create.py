@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pushpull_conv.errors import InputError, require_module, require_name
 from pushpull_conv.models.cifar_resnet import CIFAR_DEPTHS, CifarResNet
@@ -80,10 +81,20 @@ def create_model(
     return network
 
 
+class _NoDraws(TorchFunctionMode):
+    """Leaves out random numbers for tensors without memory, for which PyTorch would import its compiler."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        undrawn = func in (Tensor.normal_, Tensor.uniform_) and args[0].is_meta
+        return args[0] if undrawn else func(*args, **(kwargs or {}))
+
+
 def create_without_memory(name: str, **settings: Any) -> nn.Module:
     """Create a network as `create_model` does, for its structure: its tensors have no memory where that is possible."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NoDraws():
             return create_model(name, **settings)
     except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
         return create_model(name, **settings)
