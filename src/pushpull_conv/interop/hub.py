@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from json import JSONDecodeError
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
@@ -90,10 +90,8 @@ class HubClassifier(Classifier, PyTorchModelHubMixin, library_name="pushpull-con
         Raises:
             InputError: There is no such model, or as `pushpull_conv.models.load_checkpoint`.
         """
-        classifier, spec = load_checkpoint(find_checkpoint(path))
-        model = cls(**vars(spec))
-        model.network = classifier.network
-        return model.eval()
+        model, _ = load_checkpoint(find_checkpoint(path), build=lambda spec: cls(**vars(spec)))
+        return cast("HubClassifier", model)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **settings: Any) -> "HubClassifier":

@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -177,8 +177,14 @@ def _at_most_single(value: Tensor) -> Tensor:
     return value.float() if value.dtype == torch.float64 else value
 
 
-def load_checkpoint(path: StrPath) -> tuple[Classifier, ModelSpec]:
+def load_checkpoint(
+    path: StrPath, *, build: Callable[[ModelSpec], Classifier] = ModelSpec.build
+) -> tuple[Classifier, ModelSpec]:
     """Read what `save_checkpoint` wrote.
+
+    Args:
+        path: The file.
+        build: Creates the classifier that the weights are for, where it is to be of a class of its own.
 
     Returns:
         The classifier, in evaluation mode on the CPU, and its spec.
@@ -188,7 +194,7 @@ def load_checkpoint(path: StrPath) -> tuple[Classifier, ModelSpec]:
     """
     tensors, metadata = _read_safetensors(Path(path))
     spec = _parse_spec(Path(path), metadata)
-    classifier = spec.build()
+    classifier = build(spec)
     _load_state_(classifier.network, tensors, Path(path))
     return classifier.eval(), spec
 

@@ -60,13 +60,7 @@ def create_model(
     """
     if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
         raise InputError(f"num_classes is {num_classes!r}; allowed: 1 or more; give the number of classes of the data")
-    if pushpull is not None and layer is not None:
-        raise InputError("pushpull and layer are both given, but exclude each other; leave one of them out")
-    for argument, settings, least in (("pushpull", pushpull, {}), ("layer", layer, {"kind": "blurred-conv"})):
-        if settings is not None and not isinstance(settings, Mapping):
-            raise InputError(f"{argument} is {settings!r}; give a mapping of its settings, at the least {least}")
-    for key in pushpull or ():
-        require_name("pushpull key", key, _PUSHPULL_KEYS)
+    require_change(pushpull, layer)
     library, _, library_name = name.partition(":")
     if library in _LIBRARIES and library_name:
         if stem is not None:
@@ -74,11 +68,27 @@ def create_model(
         network = _from_library(library, library_name, num_classes, pretrained)
     else:
         network = _own_network(name, num_classes, stem, pretrained)
+    change_(network, pushpull, layer)
+    return network
+
+
+def require_change(pushpull: Mapping[str, Any] | None, layer: Mapping[str, Any] | None) -> None:
+    """Raise `InputError` unless these are settings for `change_`, as far as that can be told without a network."""
+    if pushpull is not None and layer is not None:
+        raise InputError("pushpull and layer are both given, but exclude each other; leave one of them out")
+    for argument, settings, least in (("pushpull", pushpull, {}), ("layer", layer, {"kind": "blurred-conv"})):
+        if settings is not None and not isinstance(settings, Mapping):
+            raise InputError(f"{argument} is {settings!r}; give a mapping of its settings, at the least {least}")
+    for key in pushpull or ():
+        require_name("pushpull key", key, _PUSHPULL_KEYS)
+
+
+def change_(network: nn.Module, pushpull: Mapping[str, Any] | None, layer: Mapping[str, Any] | None) -> None:
+    """Put the unit or layer of `create_model` into a plain network, which keeps its weights."""
     if pushpull is not None:
         swap_first_conv_(network, **pushpull)
     if layer is not None:
         apply_layer_(network, layer)
-    return network
 
 
 class _NoDraws(TorchFunctionMode):

@@ -10,10 +10,12 @@ from pushpull_conv.errors import InputError
 from pushpull_conv.models.checkpoint import ModelSpec, load_weights_, stored_spec
 from pushpull_conv.models.classifier import Classifier
 from pushpull_conv.models.create import (
+    change_,
     create_model,
     create_without_memory,
     pretrained_classes,
     pretrained_statistics,
+    require_change,
 )
 from pushpull_conv.models.pretrained import find_checkpoint, pretrained_models
 
@@ -43,7 +45,8 @@ def with_weights(spec: ModelSpec, weights: str, *, new_head: bool = False) -> tu
         >>> classifier.network.conv1.avg_kernel_size, round(spec.mean[0], 3)
         (3, 0.491)
     """
-    plain, stored = replace(spec, pushpull=None, layer=None), None
+    require_change(spec.pushpull, spec.layer)
+    stored = None
     if weights == PRETRAINED:
         network = create_model(spec.name, num_classes=spec.num_classes, stem=spec.stem, pretrained=True)
         if not new_head:
@@ -56,15 +59,14 @@ def with_weights(spec: ModelSpec, weights: str, *, new_head: bool = False) -> tu
                 f"weights '{weights}' were trained with {stored.change} in the network, and a plain "
                 "one would compute something else with them; give those of a plain network, or use the model itself"
             )
-        network = plain.build().network
-        _load_(network, file, plain, new_head=new_head)
+        network = create_model(spec.name, num_classes=spec.num_classes, stem=spec.stem)
+        _load_(network, file, spec, new_head=new_head)
+    change_(network, spec.pushpull, spec.layer)
     mean, std = (stored.mean, stored.std) if stored else pretrained_statistics(spec.name)
     spec = replace(spec, mean=mean, std=std)
     if stored and not new_head:
         spec = replace(spec, classes=stored.classes)
-    classifier = spec.build()
-    classifier.network.load_state_dict(network.state_dict(), strict=False)  # lacks at most what the change brings
-    return classifier, spec
+    return Classifier(network, spec.mean, spec.std), spec
 
 
 def identity_of_weights(weights: str) -> str:
