@@ -100,6 +100,17 @@ def test_a_class_folder_of_someone_else_does_not_hide_what_else_is_wrong(tree, m
     assert missing == ["1 class has no train images: ant"]
 
 
+def test_a_file_in_the_place_of_a_class_folders_images_is_named(tree):
+    write_tree(tree / "train", {"cat": 0})
+    (tree / "train" / "cat" / "images").write_bytes(b"a folder, once")
+    problems = check_data("folder", tree).problems
+    place = tree / "train" / "cat"
+    assert problems[:2] == (
+        f"class folder '{place}' has no images; copy it again",
+        f"class folder '{place}' has 1 entries that are no images: images",
+    )
+
+
 def test_class_folders_of_a_part_of_imagenet(tmp_path):
     other = next(name for name in class_list("imagenet") if name not in PART)
     write_tree(tmp_path / "train", {**dict.fromkeys(PART, 1), other: 1})

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from pushpull_conv.data.cifar_batches import FOLDER as CIFAR_BATCHES
-from pushpull_conv.data.folders import ANNOTATIONS_FILE, IMAGES_FOLDER, class_names, is_image, list_files
+from pushpull_conv.data.folders import ANNOTATIONS_FILE, class_names, entries_of_class, is_image, list_files
 from pushpull_conv.data.image_set import ImageSet
 from pushpull_conv.data.pixels import decode_picture
 from pushpull_conv.data.sets import (
@@ -184,9 +184,7 @@ def _other_folders(spec: DataSpec, split: str, root: Path) -> list[str]:
 def _class_folder(folder: Path) -> tuple[int, list[str]]:
     """The number of images in a class folder, and what else is there."""
     try:
-        entries = _visible(folder)
-        if not any(is_image(entry.name) for entry in entries) and any(entry.name == IMAGES_FOLDER for entry in entries):
-            entries = [entry for entry in entries if entry.name != IMAGES_FOLDER] + _visible(folder / IMAGES_FOLDER)
+        entries = entries_of_class(folder)
     except PermissionError as error:
         return 0, [f"class folder '{error.filename}' may not be entered ({error.strerror}); ask its owner for access"]
     images = sum(is_image(entry.name) for entry in entries)
@@ -195,10 +193,6 @@ def _class_folder(folder: Path) -> tuple[int, list[str]]:
     if others:
         problems.append(f"class folder '{folder}' has {len(others)} entries that are no images: {shortened(others)}")
     return images, problems
-
-
-def _visible(folder: Path) -> list[os.DirEntry[str]]:
-    return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
 
 
 def _in_memory(images: ImageSet) -> tuple[SplitCheck, list[str]]:

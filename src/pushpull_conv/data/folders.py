@@ -99,7 +99,7 @@ def class_names(folder: Path) -> list[str]:
     Raises:
         InputError: A name is not UTF-8, and so can be neither printed nor stored with results.
     """
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    names = sorted(entry.name for entry in _visible(folder) if entry.is_dir())
     for name in names:
         try:
             name.encode()
@@ -112,12 +112,19 @@ def class_names(folder: Path) -> list[str]:
 
 def image_entries(folder: Path) -> list[os.DirEntry[str]]:
     """The image files in a class folder, in alphabetical order; `InputError` if there are none."""
-    entries = _images_in(folder)
-    if not entries and (folder / IMAGES_FOLDER).is_dir():
-        entries = _images_in(folder / IMAGES_FOLDER)
+    entries = [entry for entry in entries_of_class(folder) if is_image(entry.name)]
     if not entries:
         raise InputError(f"class folder '{folder}' has no images ({', '.join(sorted(SUFFIXES))})")
     return sorted(entries, key=lambda entry: entry.name)
+
+
+def entries_of_class(folder: Path) -> list[os.DirEntry[str]]:
+    """What is not hidden in a class folder, and in its folder ``images`` where it has no images beside that."""
+    entries = _visible(folder)
+    inner = [entry for entry in entries if entry.name == IMAGES_FOLDER and entry.is_dir()]
+    if not inner or any(is_image(entry.name) for entry in entries):
+        return entries
+    return [entry for entry in entries if entry not in inner] + _visible(folder / IMAGES_FOLDER)
 
 
 def is_image(name: str) -> bool:
@@ -151,7 +158,7 @@ def _named(entries: list[os.DirEntry[str]]) -> tuple[str, list[str]]:
 
 def _list_annotated(folder: Path, spec: DataSpec) -> ImageFiles:
     annotated = read_annotations(folder)
-    there = {entry.name for entry in _images_in(folder / IMAGES_FOLDER)}
+    there = {entry.name for entry in _visible(folder / IMAGES_FOLDER) if is_image(entry.name)}
     if missing := sorted(set(annotated) - there):
         raise InputError(f"'{folder / IMAGES_FOLDER / missing[0]}' is missing, of {len(missing)}; copy all of them")
     if spare := sorted(there - set(annotated)):
@@ -179,8 +186,8 @@ def _files(folders: Sequence[str], names: Sequence[list[str]], labels: Sequence[
     )
 
 
-def _images_in(folder: Path) -> list[os.DirEntry[str]]:
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
     try:
-        return [entry for entry in os.scandir(folder) if is_image(entry.name) and not entry.name.startswith(".")]
+        return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
     except FileNotFoundError as error:
         raise InputError(f"folder '{folder}' is missing; copy the whole set") from error
