@@ -13,7 +13,6 @@ from pushpull_conv.benchmark.store import CLEAN
 from pushpull_conv.benchmark.suites import Suite
 from pushpull_conv.corruptions import recompress
 from pushpull_conv.data import Batch, ImageSource, open_published
-from pushpull_conv.data.manifest import read_manifest
 
 PUBLISHED = "published"
 
@@ -82,11 +81,11 @@ class Published:
     def __init__(self, source: ImageSource, folder: Path, suite: Suite, cells: list[tuple[str, int]]) -> None:
         self.source = source
         self.published = open_published(folder, source, suite.layout, cells)
-        self._made = read_manifest(folder)
 
     def facts(self) -> dict[str, Any]:
         """See `Versions`."""
-        made = {name: self._made.get(name) for name in ("frost", "jpeg_quality")}  # of a set that `write_set` wrote
+        manifest = self.published.manifest
+        made = {name: manifest.get(name) for name in ("frost", "jpeg_quality")}  # of a set that `write_set` wrote
         return {"origin": f"{PUBLISHED} {self.published.identity}", "seed": None, **made}
 
     def batches(self, key: tuple[str, int], batch_size: int, device: torch.device) -> Iterator[Batch]:

@@ -6,8 +6,9 @@ Source: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Com
 
 import functools
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,13 +50,14 @@ def open_published(
     if not folder.is_dir():
         raise InputError(f"published set '{folder}' is missing; give the folder that holds it")
     require_finished(folder)
-    _require_colours(folder, source)
-    return PublishedArrays(folder, source, cells) if layout == "arrays" else PublishedFolders(folder, source, cells)
+    manifest = read_manifest(folder)
+    _require_colours(folder, source, manifest.get("data", ""))
+    kind = PublishedArrays if layout == "arrays" else PublishedFolders
+    return kind(folder, source, cells, manifest)
 
 
-def _require_colours(folder: Path, source: ImageSource) -> None:
+def _require_colours(folder: Path, source: ImageSource, made_from: str) -> None:
     """Raise `InputError` if only the clean or only the corrupted images are grey; downloaded sets are in colour."""
-    made_from = read_manifest(folder).get("data", "")
     if is_greyscale(made_from) != is_greyscale(source.name):
         grey, other = ("corrupted", "clean") if is_greyscale(made_from) else ("clean", "corrupted")
         raise InputError(
@@ -67,9 +69,12 @@ def _require_colours(folder: Path, source: ImageSource) -> None:
 class PublishedArrays:
     """A set in the layout of CIFAR-10-C, read in pieces from the disk; see `open_published`."""
 
-    def __init__(self, folder: Path, source: ImageSource, cells: Collection[tuple[str, int]]) -> None:
+    def __init__(
+        self, folder: Path, source: ImageSource, cells: Collection[tuple[str, int]], manifest: Mapping[str, Any]
+    ) -> None:
         self.folder = folder
         self.source = source
+        self.manifest = manifest
         self._require_labels()
         for corruption in {corruption: None for corruption, _ in cells}:
             self._array(corruption)
@@ -81,7 +86,7 @@ class PublishedArrays:
         Raises:
             InputError: An array is not the one that the set's manifest names.
         """
-        digest, written = hashlib.sha256(), read_manifest(self.folder)["sha256"]
+        digest, written = hashlib.sha256(), self.manifest["sha256"]
         for path in sorted(self.folder.glob("[!.]*.npy")):
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256")
@@ -141,9 +146,12 @@ class PublishedArrays:
 class PublishedFolders:
     """A set in the layout of ImageNet-C, decoded from its files while it is used; see `open_published`."""
 
-    def __init__(self, folder: Path, source: ImageSource, cells: Collection[tuple[str, int]]) -> None:
+    def __init__(
+        self, folder: Path, source: ImageSource, cells: Collection[tuple[str, int]], manifest: Mapping[str, Any]
+    ) -> None:
         self.folder = folder
         self.source = source
+        self.manifest = manifest
         counts = source.labels.bincount(minlength=source.num_classes).tolist()
         self.counts = {name: count for name, count in zip(source.classes, counts, strict=True) if count}
         for corruption, severity in cells:
@@ -159,7 +167,7 @@ class PublishedFolders:
         Raises:
             InputError: The files of a severity do not have the size that the set's manifest names.
         """
-        digest, written = hashlib.sha256(), read_manifest(self.folder)["bytes"]
+        digest, written = hashlib.sha256(), self.manifest["bytes"]
         for cell in sorted(self.folder.glob(f"*/[1-{_SEVERITIES}]")):
             expected = written.get(f"{cell.parent.name}/{cell.name}")
             if expected is not None and total_bytes(cell) != expected:
