@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ STREAMED = {
 }
 FOLDER = "folder"
 DIGITS = "digits"
+_SPLIT_FOLDERS = {"train", *DataSpec.held_out}
 _ANY_TREE = DataSpec(FOLDER, (), size=224, resize=256)
 IN_MEMORY = (CIFAR10.name, DIGITS)
 """The names that `load_images` knows."""
@@ -134,18 +136,18 @@ def open_stream(name: str, split: str, root: Path) -> ImageStream | None:
     """
     spec = spec_of(name)
     require_folder(root, name)
-    names = spec.names_of(split)
-    if name != FOLDER and (shards := _parquet_shards(root, names)):
-        return ImageStream(list_parquet(shards, spec), spec, split)
-    if shards := find_tar_shards(root, names):
-        if name == FOLDER:
-            spec = dataclasses.replace(spec, classes=read_classes(root / CLASSES_FILE))
-        return ImageStream(list_tar(shards, spec, root / CLASSES_FILE), spec, split)
-    if folder := _split_folder(root, names):
-        if name == FOLDER:
-            _require_same_classes(root, spec)
-            spec = dataclasses.replace(spec, classes=tuple(class_names(folder)))
-        return ImageStream(list_split_folder(folder, spec), spec, split)
+    match _found(spec, split, root):
+        case "parquet", shards:
+            return ImageStream(list_parquet(shards, spec), spec, split)
+        case "tar", shards:
+            if name == FOLDER:
+                spec = dataclasses.replace(spec, classes=read_classes(root / CLASSES_FILE))
+            return ImageStream(list_tar(shards, spec, root / CLASSES_FILE), spec, split)
+        case "folder", [folder]:
+            if name == FOLDER:
+                _require_same_classes(root, spec)
+                spec = dataclasses.replace(spec, classes=tuple(class_names(folder)))
+            return ImageStream(list_split_folder(folder, spec), spec, split)
     return None
 
 
@@ -158,11 +160,8 @@ def require_folder(root: Path, name: str) -> None:
 
 def split_folder(name: str, split: str, root: Path) -> Path | None:
     """The folder whose class folders are one split; None where it lies otherwise, or not in ``root``."""
-    spec = spec_of(name)
-    names = spec.names_of(split)
-    if (name != FOLDER and _parquet_shards(root, names)) or find_tar_shards(root, names):
-        return None
-    return _split_folder(root, names)
+    found = _found(spec_of(name), split, root)
+    return found[1][0] if found and found[0] == "folder" else None
 
 
 def require_outside(out: Path, root: Path | None) -> None:
@@ -170,7 +169,7 @@ def require_outside(out: Path, root: Path | None) -> None:
     if root is None:
         return
     below = os.path.relpath(out.expanduser().resolve(), root.expanduser().resolve())
-    if Path(below).parts[0] in {"train", *DataSpec.held_out}:
+    if Path(below).parts[0] in _SPLIT_FOLDERS:
         raise InputError(f"output folder '{out}' lies among the images of '{root}'; choose a folder outside of it")
 
 
@@ -187,8 +186,7 @@ def _open_stream(name: str, split: str, root: str | os.PathLike[str] | None) -> 
     stream = open_stream(name, split, folder)
     if stream is None:
         kinds = "{0}/<class>/* or {0}-*.tar" if name == FOLDER else "{0}/<class>/*, {0}-*.parquet or {0}-*.tar"
-        names = DataSpec.held_out if split == "test" else ("train",)
-        raise _nothing_in(folder, split, name, ", ".join(kinds.format(alias) for alias in names))
+        raise _nothing_in(folder, split, name, ", ".join(map(kinds.format, spec_of(name).names_of(split))))
     return stream
 
 
@@ -204,6 +202,17 @@ def _require_same_classes(root: Path, spec: DataSpec) -> None:
             )
 
 
+def _found(spec: DataSpec, split: str, root: Path) -> tuple[Literal["parquet", "tar", "folder"], list[Path]] | None:
+    """The layout in which ``root`` holds a split, and its shards or its one folder."""
+    names = spec.names_of(split)
+    if spec.name != FOLDER and (shards := _parquet_shards(root, names)):
+        return "parquet", shards
+    if shards := find_tar_shards(root, names):
+        return "tar", shards
+    folder = _split_folder(root, names)
+    return ("folder", [folder]) if folder else None
+
+
 def _parquet_shards(root: Path, names: tuple[str, ...]) -> list[Path]:
     return next((files for name in names if (files := sorted(root.glob(f"{name}-*.parquet")))), [])
 
@@ -213,7 +222,7 @@ def _split_folder(root: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _nothing_in(root: Path, split: str, name: str, expected: str) -> InputError:
-    inside = f"; give the folder that holds it, '{root.parent}'" if root.name in {"train", *DataSpec.held_out} else ""
+    inside = f"; give the folder that holds it, '{root.parent}'" if root.name in _SPLIT_FOLDERS else ""
     return InputError(f"data folder '{root}' has no {split} images of {name}; expected {expected}{inside}")
 
 
