@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pushpull_conv.corruptions import operators
-from pushpull_conv.corruptions.kernel import Draws, Kernel, larger_part, no_draws, to_uint8
+from pushpull_conv.corruptions.kernel import Draws, Kernel, larger_part, to_uint8
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.corruptions.spec import Parameters
 
@@ -174,9 +174,9 @@ def apply_zoom_blur(images: Tensor, parameters: Parameters, draws: Draws) -> Ten
 
 
 KERNELS = {
-    "defocus_blur": Kernel(no_draws, apply_defocus_blur),
+    "defocus_blur": Kernel(None, apply_defocus_blur),
     "glass_blur": Kernel(sample_glass_blur, apply_glass_blur),
     "motion_blur": Kernel(sample_motion_blur, apply_motion_blur, larger_part),
-    "zoom_blur": Kernel(no_draws, apply_zoom_blur),
-    "gaussian_blur": Kernel(no_draws, apply_gaussian_blur),
+    "zoom_blur": Kernel(None, apply_zoom_blur),
+    "gaussian_blur": Kernel(None, apply_gaussian_blur),
 }

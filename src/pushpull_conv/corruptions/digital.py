@@ -5,7 +5,7 @@ from torch import Tensor
 
 from pushpull_conv.corruptions import operators
 from pushpull_conv.corruptions.jpeg import jpeg, jpeg_part
-from pushpull_conv.corruptions.kernel import Draws, Kernel, no_draws, to_uint8
+from pushpull_conv.corruptions.kernel import Draws, Kernel, to_uint8
 from pushpull_conv.corruptions.pixelate import pixelate, pixelate_part
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.corruptions.spec import Parameters
@@ -119,8 +119,8 @@ def apply_jpeg_compression(images: Tensor, parameters: Parameters, draws: Draws)
 
 
 KERNELS = {
-    "contrast": Kernel(no_draws, apply_contrast),
+    "contrast": Kernel(None, apply_contrast),
     "elastic_transform": Kernel(sample_elastic_transform, apply_elastic_transform),
-    "pixelate": Kernel(no_draws, apply_pixelate, pixelate_part),
-    "jpeg_compression": Kernel(no_draws, apply_jpeg_compression, jpeg_part),
+    "pixelate": Kernel(None, apply_pixelate, pixelate_part),
+    "jpeg_compression": Kernel(None, apply_jpeg_compression, jpeg_part),
 }

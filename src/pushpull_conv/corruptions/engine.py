@@ -9,7 +9,7 @@ from torch import Tensor
 from pushpull_conv.corruptions import blur, digital, noise, spatter, weather
 from pushpull_conv.corruptions.frost import FrostTextures, load_frost
 from pushpull_conv.corruptions.jpeg import jpeg, jpeg_part
-from pushpull_conv.corruptions.kernel import Draws, Kernel, no_draws
+from pushpull_conv.corruptions.kernel import Draws, Kernel
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.corruptions.spec import NAMES, PROFILES, parameters, require_severity
 from pushpull_conv.errors import InputError, require_name, require_seed
@@ -87,7 +87,7 @@ def corrupt(
     result = torch.empty_like(images)
     for part, places, output in _parts(kernel.part(images), images, index, result):
         draws: Draws = ()
-        if kernel.sample is not no_draws:
+        if kernel.sample:
             random = Random.keyed(places.to(images.device), seed, number, severity)
             draws = kernel.sample(random, part, constants)
         output.copy_(kernel.apply(part, constants, draws))

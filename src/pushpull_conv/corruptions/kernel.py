@@ -11,11 +11,6 @@ from pushpull_conv.corruptions.randomness import Random
 Draws = tuple[Tensor, ...]
 
 
-def no_draws(random: Random, images: Tensor, parameters: Any) -> Draws:
-    """Draw nothing: the sampling step of a deterministic corruption."""
-    return ()
-
-
 def usual_part(images: Tensor) -> int:
     """How many images fit a processor's cache, or keep a GPU busy in bounded memory."""
     return _part(images, cpu=2**15)
@@ -35,11 +30,12 @@ class Kernel(NamedTuple):
     """The two steps of one corruption.
 
     ``sample(random, images, parameters) -> draws`` makes everything random and ``apply(images, parameters, draws)`` is
-    a pure function, so that draws from elsewhere can be applied as well. Images are uint8 ``[B, 3, H, W]``, parameters
-    are an entry of the severity table. ``part(images)`` is how many of the images both steps are given at a time.
+    a pure function, so that draws from elsewhere can be applied as well; ``sample`` is None where nothing is random.
+    Images are uint8 ``[B, 3, H, W]``, parameters are an entry of the severity table. ``part(images)`` is how many of
+    the images both steps are given at a time.
     """
 
-    sample: Callable[[Random, Tensor, Any], Draws]
+    sample: Callable[[Random, Tensor, Any], Draws] | None
     apply: Callable[[Tensor, Any, Draws], Tensor]
     part: Callable[[Tensor], int] = usual_part
 

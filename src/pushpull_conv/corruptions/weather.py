@@ -8,7 +8,7 @@ from torch import Tensor
 from pushpull_conv.corruptions import operators
 from pushpull_conv.corruptions.blur import trail
 from pushpull_conv.corruptions.frost import FrostTextures
-from pushpull_conv.corruptions.kernel import Draws, Kernel, larger_part, no_draws, to_uint8
+from pushpull_conv.corruptions.kernel import Draws, Kernel, larger_part, to_uint8
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.corruptions.spec import Parameters
 
@@ -137,6 +137,6 @@ KERNELS = {
     "snow": Kernel(sample_snow, apply_snow, larger_part),
     "frost": Kernel(sample_frost, apply_frost, larger_part),
     "fog": Kernel(sample_fog, apply_fog, larger_part),
-    "brightness": Kernel(no_draws, apply_brightness),
-    "saturate": Kernel(no_draws, apply_saturate),
+    "brightness": Kernel(None, apply_brightness),
+    "saturate": Kernel(None, apply_saturate),
 }
