@@ -7,9 +7,9 @@ import hashlib
 import json
 import tarfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import IO, NamedTuple, Self, cast
 
 import numpy as np
 import torch
@@ -174,24 +174,16 @@ def _look_through(shard: Path) -> _Listed:
     labels: dict[str, int] = {}
     try:
         with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                folder, _, name = member.name.rpartition("/")
-                stem, _, kind = name.partition(".")
-                key, is_image = f"{folder}/{stem}", f".{kind.lower()}" in SUFFIXES
-                if not stem or not (is_image or kind in _LABEL_KINDS):
-                    continue
-                _require_no_link(member, shard)
-                if not member.isreg():
-                    continue
-                if is_image:
-                    if key in images:
-                        raise InputError(f"'{shard}' has two images '{stem}'; give each its own name")
-                    images[key] = member.name.encode(errors="surrogateescape"), member.offset_data, member.size
-                else:
-                    content = tar.extractfile(member)
-                    label = _label(content.read() if content else b"", kind)
+            for key, kind, member in _members(tar, shard):
+                if kind in _LABEL_KINDS:
+                    content = cast("IO[bytes]", tar.extractfile(member)).read()  # None for what is no file alone
+                    label = _label(content, kind)
                     if label is not None:
                         labels.setdefault(key, label)
+                elif key in images:
+                    raise InputError(f"'{shard}' has two images '{key.rpartition('/')[2]}'; give each its own name")
+                else:
+                    images[key] = member.name.encode(errors="surrogateescape"), member.offset_data, member.size
             _require_end(shard, tar.offset)
     except (tarfile.TarError, OSError) as error:
         raise InputError(f"'{shard}' is truncated, compressed or not a tar file; copy or unpack it again") from error
@@ -201,6 +193,17 @@ def _look_through(shard: Path) -> _Listed:
     names, offsets, sizes = zip(*images.values(), strict=True) if images else ((), (), ())
     numbers = [labels[key] for key in images]
     return _Listed(np.array(names, np.bytes_), *(np.array(column, np.int64) for column in (offsets, sizes, numbers)))
+
+
+def _members(tar: tarfile.TarFile, shard: Path) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """The images and labels of a shard: the key that those of one image share, the ending, and the member itself."""
+    for member in tar:
+        folder, _, name = member.name.rpartition("/")
+        stem, _, kind = name.partition(".")
+        if stem and (f".{kind.lower()}" in SUFFIXES or kind in _LABEL_KINDS):
+            _require_no_link(member, shard)
+            if member.isreg():
+                yield f"{folder}/{stem}", kind, member
 
 
 def _require_no_link(member: tarfile.TarInfo, shard: Path) -> None:
