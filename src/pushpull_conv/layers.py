@@ -175,11 +175,7 @@ class PushPullConv2d(nn.Conv2d):
         return f"{super().extra_repr()}, avg_kernel_size={self.avg_kernel_size}, alpha={describe_alpha(self.alpha)}"
 
     def _create_alpha(self, trainable: bool, like: Tensor) -> None:
-        alpha = torch.empty(self.out_channels, device=like.device, dtype=like.dtype)
-        if trainable:
-            self.alpha = nn.Parameter(alpha)
-        else:
-            self.register_buffer("alpha", alpha)
+        register_alpha(self, trainable, like)
         self._reset_alpha()
 
     @torch.no_grad()
@@ -201,6 +197,15 @@ class PushPullConv2d(nn.Conv2d):
             state_dict[f"{prefix}alpha"] = strength.repeat(self.out_channels) if len(strength) == 1 else strength
         elif not self.trainable_alpha:  # a fixed strength is a plain number there, which no state dict holds
             state_dict.setdefault(f"{prefix}alpha", self.alpha.detach())
+
+
+def register_alpha(conv: nn.Conv2d, trainable: bool, like: Tensor) -> None:
+    """Give ``conv`` an ``alpha`` ``[O]`` without values, with the device and dtype of ``like``; learned or a buffer."""
+    alpha = torch.empty(conv.out_channels, device=like.device, dtype=like.dtype)
+    if trainable:
+        conv.alpha = nn.Parameter(alpha)
+    else:
+        conv.register_buffer("alpha", alpha)
 
 
 def describe_alpha(alpha: Tensor) -> str:

@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from pushpull_conv.comparison_layers.replacement import ReplacementConv2d, register_filter
 from pushpull_conv.errors import InputError
 from pushpull_conv.functional import check_alpha
-from pushpull_conv.layers import describe_alpha
+from pushpull_conv.layers import describe_alpha, register_alpha
 
 _SURROUND_RATIO = 4
 """Deviation of the surround's outer Gaussian over that of the inner one, as Grigorescu et al. chose it."""
@@ -35,11 +35,7 @@ class InhibitedConv2d(ReplacementConv2d):
         return f"{super().extra_repr()}, alpha={describe_alpha(self.alpha)}"
 
     def _create_tensors(self, like: Tensor) -> None:
-        alpha = torch.empty(self.out_channels, device=like.device, dtype=like.dtype)
-        if self.trainable_alpha:
-            self.alpha = nn.Parameter(alpha)
-        else:
-            self.register_buffer("alpha", alpha)
+        register_alpha(self, self.trainable_alpha, like)
 
     @torch.no_grad()
     def _reset_tensors(self) -> None:
