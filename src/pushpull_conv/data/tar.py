@@ -176,7 +176,7 @@ def _look_through(shard: Path) -> _Listed:
         with tarfile.open(shard, "r:") as tar:
             for key, kind, member in _members(tar, shard):
                 if kind in _LABEL_KINDS:
-                    content = cast("IO[bytes]", tar.extractfile(member)).read()  # None for what is no file alone
+                    content = cast("IO[bytes]", tar.extractfile(member)).read()  # a file, as `_members` sees to
                     label = _label(content, kind)
                     if label is not None:
                         labels.setdefault(key, label)
