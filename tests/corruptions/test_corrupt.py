@@ -1,5 +1,6 @@
 """The door: the same image for the same key, any size, clear refusals."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -186,8 +187,16 @@ def test_a_wrong_argument_is_named_in_one_line(change, message):
         (IMAGES, 0, "quality is 0; allowed are the integers from 1 to 100"),
         (IMAGES, 101, "quality is 101"),
         (IMAGES, 84.5, r"quality is 84\.5"),
+        (IMAGES, 85.0, r"quality is 85\.0"),
+        (IMAGES, True, "quality is True"),
     ],
 )
 def test_jpeg_of_something_else_is_refused(images, quality, message):
     with pytest.raises(InputError, match=message):
         recompress(images, quality)
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_numpys_integers_are_qualities(side):
+    images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert recompress(images, np.int64(85)).equal(recompress(images, 85))

@@ -1,6 +1,7 @@
 """The door: corrupt a batch of images."""
 
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -114,11 +115,11 @@ def recompress(images: Tensor, quality: int) -> Tensor:
         tensor([100], dtype=torch.uint8)
     """
     _check_images(images)
-    if quality not in range(1, 101):
+    if isinstance(quality, bool) or not isinstance(quality, Integral) or quality not in range(1, 101):
         raise InputError(f"quality is {quality!r}; allowed are the integers from 1 to 100")
     result = torch.empty_like(images)
     for part, output in _parts(jpeg_part(images), images, result):
-        output.copy_(jpeg(part, quality))
+        output.copy_(jpeg(part, int(quality)))
     return result
 
 
