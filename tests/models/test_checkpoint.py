@@ -196,6 +196,21 @@ def test_a_network_that_no_spec_builds_can_be_benchmarked_from_python(tmp_path):
         save_checkpoint(tmp_path / "model.safetensors", Classifier(network, spec.mean, spec.std), spec)
 
 
+def test_a_new_head_needs_the_names_of_its_classes_or_none(tmp_path):
+    """Names of the old ones would be taken for the first logits."""
+    classifier, spec = load_checkpoint(find_checkpoint("cifar10-resnet20-pp3"))
+    classifier.network.fc = nn.Linear(64, 12)
+    with pytest.raises(InputError, match="classes has 10 names, num_classes is 12; give one name per class, or none"):
+        save_checkpoint(tmp_path / "model.safetensors", classifier, dataclasses.replace(spec, num_classes=12))
+    for classes in ((), tuple("abcdefghijkl")):
+        told = dataclasses.replace(spec, num_classes=12, classes=classes)
+        save_checkpoint(tmp_path / "model.safetensors", classifier, told)
+        assert load_checkpoint(tmp_path / "model.safetensors")[1].classes == classes
+    write_spec(tmp_path / "model.safetensors", {**vars(spec), "num_classes": 12})
+    with pytest.raises(InputError, match="classes has 10 names, num_classes is 12"):
+        load_checkpoint(tmp_path / "model.safetensors")
+
+
 def test_a_normalisation_that_is_not_the_specs_is_not_stored(tmp_path):
     spec = dataclasses.replace(SPEC, mean=(0.5, 0.5, 0.5))
     with pytest.raises(InputError, match=r"spec has mean \(0\.5, 0\.5, 0\.5\), the classifier \(0\.1"):

@@ -50,6 +50,9 @@ class ModelSpec:
         layer: As in `create_model`.
         greyscale: Whether it learned from luminance on all channels, and expects that.
 
+    Raises:
+        InputError: ``classes`` has names, but not one for each logit.
+
     Example:
         >>> spec = ModelSpec("resnet20", 10, None, {"avg_kernel_size": 3}, mean=(0.5,) * 3, std=(0.25,) * 3)
         >>> type(spec.build()).__name__
@@ -69,6 +72,11 @@ class ModelSpec:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             object.__setattr__(self, name, _plain(value))  # the dataclass is frozen
+        if self.classes and len(self.classes) != self.num_classes:
+            raise InputError(
+                f"classes has {len(self.classes)} names, num_classes is {self.num_classes!r}; give one name per class, "
+                "or none"
+            )
 
     @property
     def change(self) -> str:
