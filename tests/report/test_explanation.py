@@ -133,6 +133,12 @@ def test_where_alpha_is_fixed_the_mean_responses_are_shown():
     assert "mean response of all filters" in figure.caption
 
 
+def test_of_fixed_alphas_that_differ_the_range_is_told():
+    unit = PushPullConv2d(3, 6, 3, alpha=[0.25, 0.0, 1.75, 1.0, 1.0, 1.0])
+    (_, axes, *_), _ = panels(explanation_figure(unit, PHOTO, X))
+    assert axes.get_xlabel() == "α = 0.00 to 1.75 in the 6 filters, fixed"
+
+
 def test_the_caption_tells_what_the_unit_does_in_its_order(unit):
     assert "pull is averaged, rectified and multiplied by α" in explanation_figure(unit, PHOTO, X).caption
 

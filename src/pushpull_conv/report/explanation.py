@@ -131,7 +131,9 @@ def _draw_means(panels: Sequence[Axes], unit: PushPullConv2d, push: Tensor, pull
     _draw_responses(panels, push.mean(0).numpy(), pull.mean(0).numpy())
     for axes, name in zip(panels, _COLUMNS[4:], strict=True):
         axes.set_title(f"{name}, mean", fontweight="normal")
-    panels[0].set_xlabel(f"α = {unit.alpha[0].item():.2f} in all {len(push)} filters, fixed", loc="left")
+    low, high = (value.item() for value in unit.alpha.aminmax())
+    told = f"{low:.2f} in all" if low == high else f"{low:.2f} to {high:.2f} in the"
+    panels[0].set_xlabel(f"α = {told} {len(push)} filters, fixed", loc="left")
     return {}
 
 
