@@ -636,6 +636,17 @@ def test_explain_keeps_proportions_and_enlarges_nothing(pushpull, model_file, tm
     assert pictures[0].shape == (3, *reversed(seen))
 
 
+def test_explain_shows_a_model_of_greyscale_images_the_luminance(
+    pushpull, greyscale_file, photo, tmp_path, monkeypatch
+):
+    given = []
+    monkeypatch.setattr(drawing, "write_explanation", lambda out, unit, picture, x, **_: given.extend([picture, x]))
+    assert pushpull("explain", greyscale_file, photo, "--out", tmp_path / "explained.png")[0] == 0
+    grey = torch.from_numpy(np.array(Image.open(photo).convert("L")))
+    assert torch.equal(given[0], grey.expand(3, -1, -1))
+    torch.testing.assert_close(given[1], (grey / 255 - 0.5)[None, None].expand(1, 3, -1, -1) / 0.25)
+
+
 def test_explain_refuses_what_it_cannot_draw(pushpull, model_file, photo, tmp_path):
     spec = ModelSpec("resnet20", 10, None, None, (0.5,) * 3, (0.25,) * 3, layer={"kind": "surround"})
     save_checkpoint(tmp_path / "plain.safetensors", spec.build(), spec)

@@ -9,6 +9,7 @@ from pushpull_conv.augment.draws import draws
 from pushpull_conv.benchmark import SUITES
 from pushpull_conv.corruptions import load_frost
 from pushpull_conv.corruptions.spec import NAMES
+from pushpull_conv.data.image_set import luminance
 from pushpull_conv.data.photos import read_photo
 from pushpull_conv.errors import InputError, require_name
 from pushpull_conv.layers import PushPullConv2d
@@ -57,6 +58,8 @@ def _picture(photo: Path, profile: str, out: Path) -> Tensor:
 def explain(model: str, photo: Path, out: Path, *, filters: int) -> Path:
     """Draw what a trained push-pull stem does to a picture; the arguments are those of ``pushpull explain``.
 
+    A model of greyscale images gets its luminance.
+
     Raises:
         InputError: The model or the picture cannot be read, the model has no push-pull unit that takes its three
             channels, ``filters`` is out of range, or the figure cannot be written.
@@ -69,5 +72,7 @@ def explain(model: str, photo: Path, out: Path, *, filters: int) -> Path:
     if not 1 <= filters <= unit.out_channels:
         raise InputError(f"filters is {filters}; allowed: 1 to {unit.out_channels}, as many as the unit has")
     picture = read_photo(photo, longest=LARGEST_EXPLAINED)
+    if spec.greyscale:
+        picture = luminance(picture[None])[0]
     require_picture(out)
     return write_explanation(out, unit, picture, classifier.normalise(picture[None]), filters=filters)

@@ -114,7 +114,7 @@ class ImageSet:
 
     def greyscale(self) -> "ImageSet":
         """The same images turned to luminance (ITU-R 601, as Pillow's "L"), on three equal channels."""
-        images = torch.cat([_luminance(part) for part in self.images.split(1000)])
+        images = torch.cat([luminance(part) for part in self.images.split(1000)])
         return dataclasses.replace(self, images=images, name=greyscale_name(self.name))
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
@@ -133,7 +133,7 @@ class ImageSet:
         return f"{self.name}/{self.split}"
 
 
-def _luminance(images: Tensor) -> Tensor:
+def luminance(images: Tensor) -> Tensor:
     """Pillow's integer arithmetic: uint8 ``[N, 3, H, W]`` to the same, with equal channels."""
     red, green, blue = images.int().unbind(1)
     grey = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
