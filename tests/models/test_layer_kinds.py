@@ -222,6 +222,10 @@ def test_a_checkpoint_written_before_there_were_layers_loads(tmp_path):
         ("resnet20", {"kind": "upsampled-pull", "scale": 3}, "scale is 3; allowed: 1 to 2"),
         ("resnet20", {"kind": "blurpool", "blur_kernel_size": 1}, "blur kernel_size is 1"),
         ("resnet20", {"kind": "varied-push-pull", "where": ["stage1.*"]}, r"where has 'stage1.\*', which fits no conv"),
+        (
+            "resnet20", {"kind": "varied-push-pull", "blur_kernel_size": 5},
+            "blur_kernel_size is 5 and blur is not given; choose blur 'blurpool' or 'blurred-conv'",
+        ),
         ("timm:resnet18", {"kind": "blurpool"}, "not ResNet: the blur must follow the activation"),
         ("torchvision:mobilenet_v2", {"kind": "blurpool"}, "not MobileNetV2"),
         ("torchvision:alexnet", {"kind": "blurred-conv"}, r"but 'features.0' has \(4, 4\)"),

@@ -84,6 +84,10 @@ def _varied_push_pull(
     """
     if blur is not None:
         require_name("blur", blur, ("blurpool", "blurred-conv"))
+    elif blur_kernel_size != 3:
+        raise InputError(
+            f"blur_kernel_size is {blur_kernel_size!r} and blur is not given; choose blur 'blurpool' or 'blurred-conv'"
+        )
     first, _ = _first_conv(network)
     names = [first, *_convs_matching(network, where, without=first)]
     blurred = _convs_to_blur(network) if blur == "blurred-conv" else []
