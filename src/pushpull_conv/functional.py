@@ -149,13 +149,17 @@ def check_avg_kernel_size(avg_kernel_size: int) -> None:
 
 
 def check_alpha(alpha: float) -> None:
-    """Raise `InputError` unless ``alpha`` is a finite number, of whatever type stands for one."""
-    try:
-        finite = math.isfinite(alpha)
-    except (TypeError, OverflowError):
-        finite = False
-    if not finite:
+    """Raise `InputError` unless ``alpha`` is a finite number."""
+    if not is_finite(alpha):
         raise InputError(f"alpha is {alpha!r}; allowed: any finite number; 1.0 is the paper's choice")
+
+
+def is_finite(value: float) -> bool:
+    """Tell whether ``value`` is a finite number, of whatever type stands for one."""
+    try:
+        return math.isfinite(value)
+    except (TypeError, OverflowError):
+        return False
 
 
 def _per_filter(alpha: float | Tensor, weight: Tensor) -> Tensor:

@@ -444,15 +444,19 @@ def test_a_symbolic_trace_serves_other_sizes(kind, settings):
     [
         (lambda: BlurPool2d(1), "blur kernel_size is 1; allowed: 2 to 7"),
         (lambda: BlurPool2d(3, 0), "blur stride is 0; allowed: 1 to 16"),
+        (lambda: BlurPool2d(3, 2.0), "blur stride is 2.0; allowed: 1 to 16"),
+        (lambda: BlurredConv2d(3, 4, 3, blur_kernel_size=3.0), "blur kernel_size is 3.0; allowed: 2 to 7"),
         (lambda: BlurPool2d(5)(torch.rand(1, 1, 2, 9)), "the map to blur is 2 x 9 pixels; a blur of 5 needs 3 or more"),
         (lambda: BlurredConv2d(3, 4, 3, blur_kernel_size=8), "blur kernel_size is 8"),
         (lambda: BlurredConv2d(3, 4, 3, stride=(1, 2)), r"stride is \(1, 2\); allowed: the same along both axes"),
         (lambda: BlurPoolConv2d(3, 4, 3, blur_stride=99), "blur stride is 99"),
         (lambda: UpsampledPullConv2d(3, 4, 3, scale=2.5), "scale is 2.5; allowed: 1 to 2"),
         (lambda: UpsampledPullConv2d(3, 4, 3, scale=math.nan), "scale is nan"),
+        (lambda: UpsampledPullConv2d(3, 4, 3, scale=None), "scale is None; allowed: 1 to 2"),
         (lambda: UpsampledPullConv2d(3, 4, 3, alpha=math.inf), "alpha is inf; allowed: any finite number"),
         (lambda: UpsampledPullConv2d(3, 4, 3, alpha=None), "alpha is None; allowed: any finite number"),
         (lambda: SurroundSuppressedConv2d(3, 4, 3, sigma=0), "sigma is 0; allowed: above 0 to 4"),
+        (lambda: SurroundSuppressedConv2d(3, 4, 3, sigma="x"), "sigma is 'x'; allowed: above 0 to 4"),
         (lambda: SurroundSuppressedConv2d(3, 4, 3, alpha=math.nan), "alpha is nan"),
         (lambda: VariedPushPullConv2d(3, 4, 3, avg_kernel_sizes=()), "avg_kernel_sizes is empty"),
         (lambda: VariedPushPullConv2d(3, 4, 3, avg_kernel_sizes=(3, 4)), "avg_kernel_size is 4; allowed: 0 or an odd"),
@@ -461,6 +465,8 @@ def test_a_symbolic_trace_serves_other_sizes(kind, settings):
         (lambda: VariedPushPullConv2d(3, 4, 3, (1, 2), blur_kernel_size=3), r"stride is \(1, 2\); allowed: the same"),
         (lambda: VariedPushPullConv2d(3, 4, 3, alpha_limit=1.0), "alpha_limit is 1.0; it limits a learned alpha"),
         (lambda: VariedPushPullConv2d(3, 4, 3, trainable_alpha=True, alpha_limit=0.0), "alpha_limit is 0.0"),
+        (lambda: VariedPushPullConv2d(3, 4, 3, trainable_alpha=True, alpha_limit="1"), "alpha_limit is '1'; it limits"),
+        (lambda: VariedPushPullConv2d(3, 4, 3, avg_kernel_sizes=3), r"avg_kernel_sizes is 3; .*, one as \[3\]"),
     ],
 )
 def test_bad_input_is_named(build, message):

@@ -223,6 +223,16 @@ def test_a_checkpoint_written_before_there_were_layers_loads(tmp_path):
         ("resnet20", {"kind": "blurpool", "blur_kernel_size": 1}, "blur kernel_size is 1"),
         ("resnet20", {"kind": "varied-push-pull", "where": ["stage1.*"]}, r"where has 'stage1.\*', which fits no conv"),
         (
+            "resnet20", {"kind": "varied-push-pull", "where": "layer1.*.conv1"},
+            r"where is 'layer1.\*.conv1'; give several as a list, one as \['layer1.\*.conv1'\]",
+        ),
+        ("resnet20", {"kind": "varied-push-pull", "where": None}, "where is None; give several as a list"),
+        (
+            "resnet20", {"kind": "varied-push-pull", "avg_kernel_sizes": 3},
+            r"avg_kernel_sizes is 3; give several as a list, one as \[3\]",
+        ),
+        ("resnet20", {"kind": "blurpool", "blur_kernel_size": 3.0}, "blur kernel_size is 3.0; allowed: 2 to 7"),
+        (
             "resnet20", {"kind": "varied-push-pull", "blur_kernel_size": 5},
             "blur_kernel_size is 5 and blur is not given; choose blur 'blurpool' or 'blurred-conv'",
         ),

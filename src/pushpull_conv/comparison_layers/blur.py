@@ -1,6 +1,7 @@
 """Layers that blur with a fixed filter before they subsample, so that less is aliased."""
 
 from math import comb
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -158,9 +159,9 @@ class BlurredConv2d(_BinomialConv2d):
 
 def check_blur(kernel_size: int, stride: int = 1) -> None:
     """Raise `InputError` unless the filter's side and the stride are in range."""
-    if kernel_size not in BLUR_KERNEL_SIZES:
+    if not isinstance(kernel_size, Integral) or kernel_size not in BLUR_KERNEL_SIZES:
         raise InputError(f"blur kernel_size is {kernel_size!r}; allowed: 2 to 7; 3 and 5 are usual")
-    if stride not in range(1, 17):
+    if not isinstance(stride, Integral) or stride not in range(1, 17):
         raise InputError(f"blur stride is {stride!r}; allowed: 1 to 16; 2 is usual")
 
 

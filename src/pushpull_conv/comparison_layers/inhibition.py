@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pushpull_conv.comparison_layers.replacement import ReplacementConv2d, register_filter
 from pushpull_conv.errors import InputError
-from pushpull_conv.functional import check_alpha
+from pushpull_conv.functional import check_alpha, is_finite
 from pushpull_conv.layers import describe_alpha, register_alpha
 
 _SURROUND_RATIO = 4
@@ -85,8 +85,8 @@ class UpsampledPullConv2d(InhibitedConv2d):
     """
 
     def __init__(self, *args: Any, scale: float = 2.0, **kwargs: Any) -> None:
-        if not 1 <= scale <= 2:
-            raise InputError(f"scale is {scale}; allowed: 1 to 2; 2 is the paper's choice")
+        if not (is_finite(scale) and 1 <= scale <= 2):
+            raise InputError(f"scale is {scale!r}; allowed: 1 to 2; 2 is the paper's choice")
         self.scale = scale
         super().__init__(*args, **kwargs)
 
@@ -161,8 +161,8 @@ class SurroundSuppressedConv2d(InhibitedConv2d):
     surround: Tensor
 
     def __init__(self, *args: Any, sigma: float = 0.5, **kwargs: Any) -> None:
-        if not 0 < sigma <= 4:
-            raise InputError(f"sigma is {sigma}; allowed: above 0 to 4 pixels; 0.5 suits small images")
+        if not (is_finite(sigma) and 0 < sigma <= 4):
+            raise InputError(f"sigma is {sigma!r}; allowed: above 0 to 4 pixels; 0.5 suits small images")
         self.sigma = sigma
         super().__init__(*args, **kwargs)
 

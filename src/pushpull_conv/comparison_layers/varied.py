@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from numbers import Number
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from pushpull_conv.comparison_layers.blur import blur, check_blur, fill_binomial
 from pushpull_conv.comparison_layers.inhibition import InhibitedConv2d
 from pushpull_conv.comparison_layers.replacement import register_filter
 from pushpull_conv.errors import InputError, require_name
-from pushpull_conv.functional import autocast_off, check_avg_kernel_size, window_sum
+from pushpull_conv.functional import autocast_off, check_avg_kernel_size, is_finite, window_sum
 from pushpull_conv.kernels.composed import box_sum, window_share
 
 PULL_CONSTANTS = ("filter", "channel")
@@ -46,9 +47,9 @@ class VariedPushPullConv2d(InhibitedConv2d):
         **kwargs: As in `torch.nn.Conv2d`; with a blur the stride must be the same along both axes.
 
     Raises:
-        InputError: ``avg_kernel_sizes`` is empty or has an even or negative size, ``pull_constant`` is unknown,
-            ``alpha`` is not finite, ``alpha_limit`` is not positive or goes with an alpha that is not learned, or
-            ``blur_kernel_size`` or the stride is out of range.
+        InputError: ``avg_kernel_sizes`` is a number, is empty or has an even or negative size, ``pull_constant`` is
+            unknown, ``alpha`` is not finite, ``alpha_limit`` is no positive number or goes with an alpha that is not
+            learned, or ``blur_kernel_size`` or the stride is out of range.
 
     Example:
         >>> layer = VariedPushPullConv2d(3, 16, 3, padding=1, avg_kernel_sizes=(1, 3, 5), pull_constant="channel")
@@ -68,14 +69,20 @@ class VariedPushPullConv2d(InhibitedConv2d):
         blur_kernel_size: int | None = None,
         **kwargs: Any,
     ) -> None:
+        if isinstance(avg_kernel_sizes, Number):
+            raise InputError(
+                f"avg_kernel_sizes is {avg_kernel_sizes}; give several as a list, one as [{avg_kernel_sizes}]"
+            )
         if not avg_kernel_sizes:
             raise InputError("avg_kernel_sizes is empty; give one or more odd sizes, (1,) for no average")
         for size in avg_kernel_sizes:
             check_avg_kernel_size(size)
         require_name("pull_constant", pull_constant, PULL_CONSTANTS)
-        if alpha_limit is not None and not (alpha_limit > 0 and kwargs.get("trainable_alpha")):
+        if alpha_limit is not None and not (
+            is_finite(alpha_limit) and alpha_limit > 0 and kwargs.get("trainable_alpha")
+        ):
             raise InputError(
-                f"alpha_limit is {alpha_limit}; it limits a learned alpha: set trainable_alpha, and above 0"
+                f"alpha_limit is {alpha_limit!r}; it limits a learned alpha: set trainable_alpha, and above 0"
             )
         self.avg_kernel_sizes, self.pull_constant = tuple(avg_kernel_sizes), pull_constant
         if blur_kernel_size is not None:

@@ -4,7 +4,7 @@ Each kind changes the network where its paper says, and keeps every weight and i
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -116,6 +116,8 @@ def _varied_push_pull(
 
 def _convs_matching(network: nn.Module, patterns: Sequence[str], *, without: str) -> list[str]:
     """The names of the convolutions that fit a pattern such as ``layer1.*.conv1``, in the order of the network."""
+    if isinstance(patterns, str) or not isinstance(patterns, Iterable):
+        raise InputError(f"where is {patterns!r}; give several as a list, one as [{patterns!r}]")
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
