@@ -84,6 +84,29 @@ def test_weights_of_ones_own_come_back_through_timm(tmp_path):
     assert units(smaller)[0].weight.equal(units(trained)[0].weight)
 
 
+@pytest.mark.parametrize("architecture", ["test_vit", "deit_tiny_distilled_patch16_224"])
+def test_weights_of_ones_own_are_fitted_to_other_images_as_timm_fits_them(tmp_path, architecture):
+    register_pushpull(architecture)
+    weights = {}
+    for name in (architecture, f"{architecture}_pp3"):
+        torch.manual_seed(0)
+        timm.models.save_for_hf(timm.create_model(name, num_classes=4), tmp_path / name, safe_serialization=True)
+        weights[name] = timm.create_model(f"local-dir:{tmp_path / name}", pretrained=True, img_size=96).state_dict()
+    plain, ours = weights.values()
+    assert all(torch.equal(ours[name], value) for name, value in plain.items())
+    saved = timm.models.load_state_dict(str(tmp_path / architecture / "model.safetensors"))
+    assert any(saved[name].shape != value.shape for name, value in plain.items())
+
+
+@pytest.mark.parametrize("architecture", ["test_resnet", "test_efficientnet", "test_byobnet"])
+def test_weights_of_every_family_come_back(tmp_path, architecture):
+    register_pushpull(architecture)
+    trained = timm.create_model(f"{architecture}_pp3", num_classes=4)
+    timm.models.save_for_hf(trained, tmp_path, safe_serialization=True)
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in trained.state_dict().items())
+
+
 def test_what_cannot_be_built_is_said():
     with pytest.raises(InputError, match="'resnet18_pp3' has no published weights; train it, or fine-tune from"):
         timm.create_model("resnet18_pp3", pretrained=True)

@@ -107,7 +107,8 @@ def _entrypoint(architecture: str, name: str, avg_kernel_size: int) -> Callable[
         swap_first_conv_(network, avg_kernel_size=avg_kernel_size, alpha=alpha, trainable_alpha=trainable_alpha)
         if pretrained:
             sizes = {"num_classes": network.num_classes, "in_chans": kwargs.get("in_chans", 3)}
-            load_pretrained(network, config.to_dict(), **sizes, cache_dir=kwargs.get("cache_dir"))
+            fitted = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)  # to another img_size
+            load_pretrained(network, config.to_dict(), filter_fn=fitted, **sizes, cache_dir=kwargs.get("cache_dir"))
         return network
 
     build.__name__ = build.__qualname__ = name
