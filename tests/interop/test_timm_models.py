@@ -115,6 +115,9 @@ def test_what_cannot_be_built_is_said():
     with pytest.raises(InputError, match=r"'resnet18\.a1_in1k'.*did you mean 'resnet18'"):
         register_pushpull("resnet18.a1_in1k")
     assert not timm.list_models("resnet18.a1_in1k_pp*")
+    with pytest.raises(InputError, match="is a push-pull variant already; give the plain architecture, 'resnet18'"):
+        register_pushpull("resnet18_pp3")
+    assert not timm.list_models("resnet18_pp3_pp*")
 
 
 def test_any_other_architecture_can_be_registered():

@@ -66,8 +66,8 @@ def register_pushpull(architecture: str) -> list[str]:
         The names of the variants.
 
     Raises:
-        InputError: timm does not know the architecture. Whether its stem takes the unit is found when it is built;
-            ``docs/surgery.md`` lists it.
+        InputError: timm does not know the architecture, or it is a variant itself. Whether its stem takes the unit is
+            found when it is built; ``docs/surgery.md`` lists it.
 
     Example:
         >>> register_pushpull("resnet26")
@@ -75,6 +75,9 @@ def register_pushpull(architecture: str) -> list[str]:
         >>> timm.create_model("resnet26_pp5", in_chans=1).conv1.avg_kernel_size
         5
     """
+    if architecture in default_cfgs:
+        plain = architecture.rpartition("_pp")[0]
+        raise InputError(f"'{architecture}' is a push-pull variant already; give the plain architecture, '{plain}'")
     if not timm.is_model(architecture) or "." in architecture:
         raise unknown_model("timm", architecture, timm.list_models())
     return [_register(architecture, size) for size in AVG_KERNEL_SIZES]
