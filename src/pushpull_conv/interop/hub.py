@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.utils import HFValidationError
 
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import MODEL_FILE
@@ -45,8 +46,8 @@ class HubClassifier(Classifier, PyTorchModelHubMixin, library_name="pushpull-con
         greyscale: Whether it learned from luminance on all channels, and expects that.
 
     Raises:
-        InputError: As `pushpull_conv.create_model`; from ``from_pretrained``: the folder lacks a file, or the weights
-            are damaged or of another architecture.
+        InputError: As `pushpull_conv.create_model`; from ``from_pretrained``: there is no such folder, it lacks a file,
+            or the weights are damaged or of another architecture.
 
     Example:
         >>> import tempfile, torch
@@ -102,11 +103,17 @@ class HubClassifier(Classifier, PyTorchModelHubMixin, library_name="pushpull-con
             **settings: As in `huggingface_hub.PyTorchModelHubMixin.from_pretrained`, but all weights must fit: there is
                 no ``strict``.
         """
+        place = f"config.json of '{pretrained_model_name_or_path}'"
         try:
             return super().from_pretrained(pretrained_model_name_or_path, **settings)
         except (JSONDecodeError, UnicodeDecodeError) as error:
-            place = f"config.json of '{pretrained_model_name_or_path}'"
             raise InputError(f"{place} is truncated or not JSON ({error}); save the model again") from error
+        except AttributeError as error:  # a list, or a name that is a number
+            raise InputError(f"{place} is not of a pushpull-conv model ({error}); save the model again") from error
+        except HFValidationError as error:
+            raise InputError(
+                f"'{pretrained_model_name_or_path}' is no folder, and no name of a repository; check the path"
+            ) from error
 
     def generate_model_card(
         self,
