@@ -365,7 +365,11 @@ def test_files_that_are_no_checkpoint_are_named(tmp_path, checkpoint):
     safetensors.torch.save_file({"fc.bias": torch.ones(3)}, path)
     with pytest.raises(InputError, match=r"bad.safetensors' holds no model spec"):
         load_checkpoint(path)
-    for stored in ({"name": "resnet20"}, ["resnet20"], {**vars(SPEC), "mean": None}):
+    write_spec(path, {**vars(SPEC), "name": 3})
+    with pytest.raises(InputError, match="unknown model '3'"):
+        load_checkpoint(path)
+    odd = [{**vars(SPEC), "mean": mean} for mean in (None, ["a", "b", "c"], "abc")]
+    for stored in ({"name": "resnet20"}, ["resnet20"], *odd):
         write_spec(path, stored)
         with pytest.raises(InputError, match=r"bad.safetensors' holds no model spec"):
             load_checkpoint(path)

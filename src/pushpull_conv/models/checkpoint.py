@@ -364,8 +364,8 @@ def _parse_spec(path: Path, metadata: Mapping[str, str]) -> ModelSpec:
         earlier = {"layer": None, "greyscale": False}  # the first files lack them
         stored: dict[str, Any] = earlier | json.loads(metadata[_METADATA_KEY])
         values: dict[str, Any] = {field.name: stored[field.name] for field in fields(ModelSpec)}
-        for name in ("mean", "std", "classes"):  # JSON has lists only
-            values[name] = tuple(values[name])
+        values |= {"name": str(values["name"]), "classes": tuple(values["classes"])}  # JSON has lists only
+        values |= {name: tuple(map(float, values[name])) for name in ("mean", "std")}
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"checkpoint '{path}' holds no model spec; read its weights with load_weights_") from error
     return ModelSpec(**values)
