@@ -1,4 +1,5 @@
 import copy
+import functools
 import subprocess
 import sys
 import tempfile
@@ -261,9 +262,9 @@ class OwnConv(nn.Conv2d):
     pass
 
 
-def hooked():
+def hooked(register="register_forward_hook"):
     conv = nn.Conv2d(3, 4, 3)
-    conv.register_forward_hook(lambda module, inputs, output: output)
+    getattr(conv, register)(lambda *args: None)
     return nn.Sequential(conv)
 
 
@@ -343,6 +344,13 @@ def test_timms_name_of_a_stem_that_was_built_otherwise_leads_to_its_first_convol
         (misnamed, "names 'stem.conv' as its first convolution and has no such module"),
         (lambda: nn.Sequential(shared, shared), "is shared by 0, 1; give each place its own"),
         (hooked, "has hooks or a replaced forward"),
+        *(
+            (
+                functools.partial(hooked, f"register_{hook}_hook"),
+                "has hooks or a replaced forward, which the swap would",
+            )
+            for hook in ("state_dict_post", "state_dict_pre", "load_state_dict_pre", "load_state_dict_post")
+        ),
         (patched, "has hooks or a replaced forward"),
         (
             lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3))),
