@@ -39,7 +39,7 @@ def read_photo(path: Path, side: int | None = None, longest: int | None = None) 
         uint8 ``[3, H, W]``.
 
     Raises:
-        InputError: The file is missing, truncated, no picture, or has more than 8 bits a channel.
+        InputError: The file is missing, truncated, no picture, or grey of more than 8 bits.
     """
     try:
         with Image.open(path) as picture:

@@ -43,8 +43,8 @@ def decode_picture(content: bytes, name: str, spec: DataSpec, *, reduced: bool =
             not the pixels of the benchmark.
 
     Raises:
-        InputError: The file is truncated, is no image, has more than 8 bits a channel, or another size where none is
-            scaled.
+        InputError: The file is truncated, is no image, is grey of more than 8 bits, or has another size where none is
+            scaled. Of colours of 16 bits Pillow keeps the upper 8.
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
