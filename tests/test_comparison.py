@@ -14,6 +14,7 @@ from pushpull_conv.comparison_layers import VariedPushPullConv2d
 from pushpull_conv.corruptions import recompress
 from pushpull_conv.files import RECIPE_FILE
 from pushpull_conv.models import ModelSpec, pretrained_folder, save_checkpoint
+from pushpull_conv.report import scored
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -21,12 +22,18 @@ RESULTS = Path(__file__).parents[1] / "results"
 @pytest.fixture
 def compared(tmp_path, monkeypatch):
     """Compare folders without writing the report; return what it would be made of."""
-    reports = []
-    monkeypatch.setattr(comparison, "write_report", lambda *folder_and_results, **rest: reports.append(rest))
+    made_of = []
+
+    def kept(*results_and_baseline, **rest):
+        made_of.append(rest)
+        return scored(*results_and_baseline, **rest)
+
+    monkeypatch.setattr(comparison, "scored", kept)
+    monkeypatch.setattr(comparison, "write_report", lambda *folder_and_scores, **rest: made_of.append(rest))
 
     def call(*folders, baseline="baseline"):
         comparison.compare(folders, baseline, tmp_path / "report", console=Console(quiet=True))
-        return reports[-1]
+        return made_of[-2] | made_of[-1]
 
     return call
 

@@ -462,11 +462,11 @@ def models() -> None:
     from pushpull_conv.benchmark import Results
     from pushpull_conv.models import pretrained_folder, pretrained_models
     from pushpull_conv.models.pretrained import BASELINE
-    from pushpull_conv.report import terminal_table
+    from pushpull_conv.report import scored, terminal_table
 
     console = _console()
     results = [Results.load(pretrained_folder(name) / RESULTS_FILE) for name in pretrained_models()]
-    console.print(terminal_table(results, baseline=BASELINE))
+    console.print(terminal_table(scored(results, BASELINE)))
     _say(console, f"folders: {pretrained_folder(BASELINE).parent}")
 
 

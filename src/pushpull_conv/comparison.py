@@ -29,11 +29,7 @@ from pushpull_conv.layers import PushPullConv2d
 from pushpull_conv.models import Classifier, load_checkpoint, pretrained_folder, pretrained_models
 from pushpull_conv.provenance import read_provenance
 from pushpull_conv.repeats import variant_of
-from pushpull_conv.report import (
-    Sample,
-    terminal_table,
-    write_report,
-)
+from pushpull_conv.report import Sample, scored, terminal_table, write_report
 from pushpull_conv.training.recipe import Recipe, first_difference, load_recipe
 
 
@@ -60,6 +56,35 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
     check_comparable(results)
     places = dict(zip((result.model for result in results), found, strict=True))
     origins = dict(zip(places, _origins(list(places.values())), strict=True))
+    kernels, alphas = _read_models(places, origins)
+    runs = dict.fromkeys(folder.parent for folder in found)
+    recipes = {run: load_recipe(str(run / RECIPE_FILE)) for run in runs if (run / RECIPE_FILE).exists()}
+    _require_trained_alike(places, recipes)
+    notes = [*_augmentation_notes(recipes, places), *_unreadable_notes(found)]
+    compared = scored(results, baseline, kernels=kernels, alphas=alphas, provenance=origins)
+    console.print(terminal_table(compared))
+    for note in notes:
+        console.print(note, highlight=False, markup=False)
+    return write_report(
+        out,
+        compared,
+        title=_title(results, list(recipes.values())),
+        recipes=[recipe.to_yaml() for recipe in recipes.values()],
+        kernels=kernels,
+        sample=next((sample for folder in found if (sample := _load_sample(folder, results[0].header))), None),
+        provenance=origins,
+        epochs={result.model: _epochs(places[result.model], result) for result in results},
+        notes=notes,
+    )
+
+
+def _read_models(
+    places: Mapping[str, Path], origins: Mapping[str, dict[str, str]]
+) -> tuple[dict[str, tuple[Tensor, Tensor, Tensor]], dict[str, Tensor]]:
+    """Return by label the kernels and the strength of inhibition of the models that lie beside their results.
+
+    How many parameters each has is added to its origins.
+    """
     kernels, alphas = {}, {}
     for label, folder in places.items():
         if not (folder / MODEL_FILE).exists():
@@ -70,26 +95,7 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
             kernels[label] = kernel
         if (alpha := _inhibition(classifier)) is not None:
             alphas[label] = alpha
-    runs = dict.fromkeys(folder.parent for folder in found)
-    recipes = {run: load_recipe(str(run / RECIPE_FILE)) for run in runs if (run / RECIPE_FILE).exists()}
-    _require_trained_alike(places, recipes)
-    notes = [*_augmentation_notes(recipes, places), *_unreadable_notes(found)]
-    console.print(terminal_table(results, baseline=baseline, kernels=kernels, alphas=alphas, provenance=origins))
-    for note in notes:
-        console.print(note, highlight=False, markup=False)
-    return write_report(
-        out,
-        results,
-        baseline=baseline,
-        title=_title(results, list(recipes.values())),
-        recipes=[recipe.to_yaml() for recipe in recipes.values()],
-        kernels=kernels,
-        alphas=alphas,
-        sample=next((sample for folder in found if (sample := _load_sample(folder, results[0].header))), None),
-        provenance=origins,
-        epochs={result.model: _epochs(places[result.model], result) for result in results},
-        notes=notes,
-    )
+    return kernels, alphas
 
 
 def _require_trained_alike(places: Mapping[str, Path], recipes: Mapping[Path, Recipe]) -> None:

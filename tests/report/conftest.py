@@ -11,7 +11,7 @@ from pushpull_conv.benchmark import Cell, Header, Results
 from pushpull_conv.corruptions import FrostTextures
 from pushpull_conv.corruptions.spec import CORRUPTIONS, GROUPS, SEVERITIES
 from pushpull_conv.functional import pull_kernel
-from pushpull_conv.report import Sample, write_report
+from pushpull_conv.report import Sample, scored, write_report
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PER_CLASS = 200
@@ -124,8 +124,7 @@ def report(tmp_path_factory, results, kernels, sample, provenance) -> Path:
     folder = tmp_path_factory.mktemp("run") / "report"
     write_report(
         folder,
-        results,
-        baseline="baseline",
+        scored(results, "baseline", kernels=kernels, provenance=provenance),
         title="ResNet-20 on CIFAR-10",
         recipes=["name: cifar10-resnet20\nseed: 0\n"],
         kernels=kernels,

@@ -10,7 +10,7 @@ from colours import contrast
 
 from pushpull_conv.benchmark import Results
 from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
-from pushpull_conv.report import style, write_report
+from pushpull_conv.report import scored, style, write_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -39,8 +39,7 @@ def folder(tmp_path_factory, compared, kernels, sample, provenance):
         patch.setattr(style, "write", lambda figure, path: path.touch())  # the page does not need the slow pictures
         write_report(
             folder,
-            compared,
-            baseline="baseline",
+            scored(compared, "baseline", kernels=kernels, provenance=provenance),
             title="ResNet-20 on CIFAR-10",
             recipes=["name: cifar10-resnet20\n" + "about: " + "word " * 60],
             kernels=kernels,
@@ -379,7 +378,8 @@ def test_a_comparison_of_repeated_trainings_fits_a_desktop(browser, tmp_path, ma
     several = [make_results(f"{label}{seed}", 0.15 + 0.01 * i) for label in ("baseline", "PP3") for i, seed in SEEDS]
     known = {label: record for label, record in provenance.items() if label in ("baseline", "PP3")}
     alphas = {"PP3": torch.ones(16)}
-    write_report(tmp_path, several, baseline="baseline", title="Seeds", alphas=alphas, provenance=known)
+    rows = scored(several, "baseline", alphas=alphas, provenance=known)
+    write_report(tmp_path, rows, title="Seeds", provenance=known)
     page = browser.new_page(viewport={"width": 1024, "height": 800})
     page.goto((tmp_path / "index.html").as_uri())
     frame = page.get_by_role("region", name="Comparison with baseline")

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from pushpull_conv.benchmark import Cell, Results, mean_error
 from pushpull_conv.corruptions import CORRUPTIONS
-from pushpull_conv.report import terminal_table
+from pushpull_conv.report import scored, terminal_table
 from pushpull_conv.report.averages import averaged
 from pushpull_conv.report.scores import score
 from pushpull_conv.report.tables import (
@@ -111,7 +111,7 @@ def test_the_lowest_error_of_each_corruption_is_emphasised(results):
 def test_a_terminal_that_is_too_narrow_cuts_no_number(make_results):
     names = ("baseline", "a-variant-with-a-name-of-many-letters")
     trained = [make_results(f"{name}{seed}", error) for name in names for seed, error in (("", 0.1), ("@2", 0.12))]
-    table = terminal_table(trained, baseline="baseline")
+    table = terminal_table(scored(trained, "baseline"))
     wide, narrow = printed(table, 160), printed(table, 72)
     assert "11.00 ± 1.41" in wide
     assert max(map(len, narrow.splitlines())) <= 72
@@ -121,9 +121,7 @@ def test_a_terminal_that_is_too_narrow_cuts_no_number(make_results):
 
 def test_a_name_too_long_for_a_terminal_breaks_at_its_signs(make_results):
     compared = [make_results("baseline"), make_results("baseline@2", 0.2), make_results("PP5-trainable-BlurredConv")]
-    lines = [
-        line.split()[0] for line in printed(terminal_table(compared, baseline="baseline"), 64).splitlines() if line
-    ]
+    lines = [line.split()[0] for line in printed(terminal_table(scored(compared, "baseline")), 64).splitlines() if line]
     assert lines[lines.index("PP5-trainable-") + 1] == "BlurredConv"
 
 
@@ -176,7 +174,7 @@ def test_undefined_measures_are_shown_as_such(results, make_results):
 def test_labels_are_text_and_never_markup(make_results):
     label = "[red]a|b[/red] *c* <script>"
     results = [make_results("baseline"), make_results(label, 0.16)]
-    assert label in printed(terminal_table(results, baseline="baseline"))
+    assert label in printed(terminal_table(scored(results, "baseline")))
     assert label in printed(error_table(results[1]))
     rows = [score(result, results[0]) for result in results]
     escaped = r"\[red\]a\|b\[/red\] \*c\* \<script\>"
@@ -250,20 +248,20 @@ def test_latex_compiles_and_fits_the_column(results, make_results, kernels, prov
 
 
 def test_the_terminal_table_shows_alpha_and_parameters(results, kernels, provenance):
-    text = printed(terminal_table(results, baseline="baseline", kernels=kernels, provenance=provenance))
+    text = printed(terminal_table(scored(results, "baseline", kernels=kernels, provenance=provenance)))
     assert "272,474" in text
     alpha = kernels["PP3-trainable"][2].double()
     assert f"{alpha.mean():.2f} ± {alpha.std(correction=0):.2f}" in text
 
 
 def test_the_table_shows_alpha_of_models_without_kernels(results):
-    text = printed(terminal_table(results, baseline="baseline", alphas={"PP5": torch.tensor([0.25, 0.75])}))
+    text = printed(terminal_table(scored(results, "baseline", alphas={"PP5": torch.tensor([0.25, 0.75])})))
     assert "0.50 ± 0.25" in text
 
 
 def test_repeated_trainings_are_shown_with_their_spread(make_results):
     results = [make_results("baseline"), make_results("PP3", 0.16), make_results("PP3@7", 0.18)]
-    text = printed(terminal_table(results, baseline="baseline"))
+    text = printed(terminal_table(scored(results, "baseline")))
     assert "PP3@7" not in text
     errors = [100 * result.clean_error for result in results[1:]]
     assert f"{sum(errors) / 2:.2f} ± {abs(errors[0] - errors[1]) / 2**0.5:.2f}" in text

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pushpull_conv.errors import InputError
-from pushpull_conv.report import pictures, style, write_gallery, write_report
+from pushpull_conv.report import pictures, scored, style, write_gallery, write_report
 
 FIGURES = ("severity", "severity_by_corruption", "tradeoff", "corruptions", "classes", "kernels", "gallery")
 EVIL = "<script>alert(1)</script>\"'&"
@@ -20,15 +20,11 @@ def test_all_files_are_there_and_readable(report):
 
 def test_a_malicious_label_stays_text(quick, tmp_path, make_results):
     results = [make_results("baseline"), make_results(EVIL, 0.16)]
-    page = write_report(
-        tmp_path,
-        results,
-        baseline="baseline",
-        title=EVIL,
-        recipes=[EVIL],
-        kernels={EVIL: (torch.randn(4, 3, 3, 3), torch.randn(4, 3, 3, 3), torch.rand(4))},
-        provenance={EVIL: {EVIL: EVIL}},
-    )
+    known = {
+        "kernels": {EVIL: (torch.randn(4, 3, 3, 3), torch.randn(4, 3, 3, 3), torch.rand(4))},
+        "provenance": {EVIL: {EVIL: EVIL}},
+    }
+    page = write_report(tmp_path, scored(results, "baseline", **known), title=EVIL, recipes=[EVIL], **known)
     html = page.read_text(encoding="utf-8")
     assert "alert(1)" in html
     assert "<script>alert" not in html
@@ -36,7 +32,7 @@ def test_a_malicious_label_stays_text(quick, tmp_path, make_results):
 
 
 def test_the_smallest_report(quick, tmp_path, results):
-    page = write_report(tmp_path / "a" / "b", results[:1], baseline="baseline", title="One")
+    page = write_report(tmp_path / "a" / "b", scored(results[:1], "baseline"), title="One")
     html = page.read_text(encoding="utf-8")
     assert "Only baseline was measured" in html
     assert "Recipe" not in html
@@ -47,12 +43,12 @@ def test_of_several_trainings_the_kernels_and_epochs_of_the_first_are_shown(quic
     """Also where none of them has the variant's plain name."""
     trained = [make_results(label, 0.2) for label in ("baseline@1", "baseline@2", "PP3@1", "PP3@2")]
     alphas = {"PP3@1": torch.tensor(0.25), "PP3@2": torch.tensor(0.75)}
+    kernels = {label: (torch.ones(4, 3, 3, 3), -torch.ones(4, 3, 3, 3), alpha) for label, alpha in alphas.items()}
     page = write_report(
         tmp_path,
-        trained,
-        baseline="baseline",
+        scored(trained, "baseline", kernels=kernels),
         title="Seeds",
-        kernels={label: (torch.ones(4, 3, 3, 3), -torch.ones(4, 3, 3, 3), alpha) for label, alpha in alphas.items()},
+        kernels=kernels,
         epochs={
             result.model: {epoch: make_results(result.model, 0.1 * (i + epoch)) for epoch in (1, 2)}
             for i, result in enumerate(trained)
@@ -69,7 +65,7 @@ def test_of_several_trainings_the_kernels_and_epochs_of_the_first_are_shown(quic
 def test_writing_again_replaces_the_report_and_leaves_other_files(quick, tmp_path, results):
     (tmp_path / "notes.txt").write_text("mine")
     pages = [
-        write_report(tmp_path, results[:1], baseline="baseline", title=title).read_text(encoding="utf-8")
+        write_report(tmp_path, scored(results[:1], "baseline"), title=title).read_text(encoding="utf-8")
         for title in ("First", "Second")
     ]
     assert pages[1] == pages[0].replace("First", "Second")
@@ -84,7 +80,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, results, monkeypatch):
 
     monkeypatch.setattr(style, "write", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_report(tmp_path, results[:1], baseline="baseline", title="Broken")
+        write_report(tmp_path, scored(results[:1], "baseline"), title="Broken")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -98,20 +94,21 @@ def test_a_failure_leaves_nothing_behind(tmp_path, results, monkeypatch):
 )
 def test_bad_input_is_named_before_anything_is_written(tmp_path, results, arguments, message):
     with pytest.raises(InputError, match=re.escape(message)):
-        write_report(tmp_path / "report", results, **{"baseline": "baseline", "title": "Bad", **arguments})
+        write_report(tmp_path / "report", scored(results, **{"baseline": "baseline", **arguments}), title="Bad")
     assert not (tmp_path / "report").exists()
 
 
 def test_incomparable_results_are_refused(tmp_path, results, make_results):
+    compared = [results[0], make_results("PP3", seed=1)]
     with pytest.raises(InputError, match="seed"):
-        write_report(tmp_path / "report", [results[0], make_results("PP3", seed=1)], baseline="baseline", title="Bad")
+        write_report(tmp_path / "report", scored(compared, "baseline"), title="Bad")
     assert not (tmp_path / "report").exists()
 
 
 def test_a_missing_library_names_the_extra(tmp_path, results, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(InputError, match=r"pip install 'pushpull-conv\[report\]'"):
-        write_report(tmp_path, results, baseline="baseline", title="Bare")
+        write_report(tmp_path, scored(results, "baseline"), title="Bare")
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])

@@ -6,20 +6,19 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from pushpull_conv.benchmark import Results
-from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES
-from pushpull_conv.errors import InputError, require_module, require_name
+from pushpull_conv.corruptions import CORRUPTIONS
+from pushpull_conv.errors import InputError, require_module
 from pushpull_conv.files import REPORT_FILE, atomic_write, writable_folder
 from pushpull_conv.layers import PushPullConv2d
-from pushpull_conv.report.averages import Row, averaged, trainings_of
+from pushpull_conv.report.averages import trainings_of
 from pushpull_conv.report.sample import Sample
-from pushpull_conv.report.scores import Score, class_errors, find_baseline, score
+from pushpull_conv.report.scores import Comparison, Kernels, Provenance, class_errors, scored
 from pushpull_conv.report.tables import (
     Table,
     comparison_table,
@@ -35,8 +34,10 @@ if TYPE_CHECKING:
     from pushpull_conv.report.style import Figure
 
 __all__ = [
+    "Comparison",
     "Sample",
     "require_picture",
+    "scored",
     "terminal_table",
     "write_augmentations",
     "write_explanation",
@@ -44,9 +45,6 @@ __all__ = [
     "write_report",
 ]
 
-Kernels = Mapping[str, tuple[Tensor, Tensor, Tensor]]
-Alphas = Mapping[str, Tensor]
-Provenance = Mapping[str, Mapping[str, str]]
 _CELLS_SHOWN = 10
 _CLASSES_SHOWN = 30  # more would be a figure longer than a page
 _PICTURES = (".png", ".svg", ".pdf")
@@ -54,16 +52,14 @@ _PICTURES = (".png", ".svg", ".pdf")
 
 def write_report(
     folder: str | os.PathLike[str],
-    results: Sequence[Results],
+    compared: Comparison,
     *,
-    baseline: str,
     title: str,
     recipes: Sequence[str] = (),
-    kernels: Kernels | None = None,
-    alphas: Alphas | None = None,
+    kernels: Kernels = MappingProxyType({}),
     sample: Sample | None = None,
-    provenance: Provenance | None = None,
-    epochs: Mapping[str, Mapping[int, Results]] | None = None,
+    provenance: Provenance = MappingProxyType({}),
+    epochs: Mapping[str, Mapping[int, Results]] = MappingProxyType({}),
     notes: Sequence[str] = (),
 ) -> Path:
     """Write the comparison of variants: all of it, or on an error nothing.
@@ -73,19 +69,14 @@ def write_report(
 
     Args:
         folder: Where to write; made if missing.
-        results: One for each training, all of the same images; their order is kept. Those whose labels differ only in
-            a seed (``PP3``, ``PP3@1235``; see `pushpull_conv.repeats`) are averaged and shown as one variant, with the
-            kernels and the epochs of the first of them.
-        baseline: The label of the results that the others are compared with.
+        compared: The variants and their scores. One that was trained several times is shown with the kernels and the
+            epochs of the first training.
         title: Heading of the page.
         recipes: The recipe as YAML, or those of all runs that are compared.
-        kernels: Per label of a model with push and pull kernels in its first layer the push kernels
-            ``[O, C / groups, kh, kw]``, the pull kernels (their sides may be others) and alpha (``[O]``, or one value
-            for all filters).
-        alphas: Per label of a model whose first layer inhibits in another way its alpha, ``[O]``, for the table.
+        kernels: Per label of a training, as `scored` takes them.
         sample: A photo to show the corruptions on.
-        provenance: Per label what its numbers come from, name to text, shown as given; ``"parameters"`` (a whole
-            number) enters the table, and names that end in ``seconds`` are shown as a duration.
+        provenance: Per label what its numbers come from, name to text, shown as given; names that end in
+            ``seconds`` are shown as a duration.
         epochs: Per label the results after each benchmarked epoch of its training, epoch (from 1) to results.
         notes: Sentences that a reader of the comparison must know, shown below its table.
 
@@ -93,17 +84,14 @@ def write_report(
         The path of ``index.html``.
 
     Raises:
-        InputError: The baseline or a label is not among the results, the results cannot be compared or lack a part of
-            the benchmark, the folder cannot be written, or the ``report`` extra is not installed.
+        InputError: The folder cannot be written, or the ``report`` extra is not installed.
     """
     for module in ("matplotlib", "jinja2"):
         require_module(module, "report")
     from pushpull_conv.report import differences, dots, figures, page, pictures, style
 
-    kernels, provenance, epochs = kernels or {}, provenance or {}, epochs or {}
-    rows, scores, place = _scored(results, baseline, kernels, alphas or {}, provenance)
-    base, base_score = rows[place], scores[place]
-    looks = style.looks([row.model for row in rows], baseline)
+    rows, scores, base, base_score = compared.rows, compared.scores, compared.baseline, compared.base_score
+    looks = style.looks([row.model for row in rows], base.model)
     firsts = {row.model: trainings_of(row)[0].model for row in rows}
     grown = {name: epochs[label] for name, label in firsts.items() if len(epochs.get(label, ())) > 1}
     shown_kernels = {name: kernels[label] for name, label in firsts.items() if label in kernels}
@@ -124,9 +112,7 @@ def write_report(
     drawings = {figure.name: style.svg_text(figure) for figure in drawn}
     html = page.render_page(
         title=title,
-        results=results,
-        scores=scores,
-        baseline=base_score,
+        compared=compared,
         tables={
             **tables,
             "cells": differences.cells_table(rows, base, cells),
@@ -144,7 +130,7 @@ def write_report(
         "table.md": "\n".join(map(to_markdown, tables.values())),
         "table.tex": "\n".join(to_latex(table, name, about) for name, table in tables.items()),
         "table.csv": scores_csv(scores, base_score),
-        "corruptions.csv": corruptions_csv(results),
+        "corruptions.csv": corruptions_csv(compared.results),
         **{f"figures/{name}.svg": drawing for name, drawing in drawings.items()},
         REPORT_FILE: html,
     }
@@ -236,47 +222,9 @@ def _write_picture(path: str | os.PathLike[str], draw: Callable[[ModuleType], "F
     return path
 
 
-def terminal_table(
-    results: Sequence[Results],
-    *,
-    baseline: str,
-    kernels: Kernels | None = None,
-    alphas: Alphas | None = None,
-    provenance: Provenance | None = None,
-) -> Table:
-    """Return the comparison for ``rich.print``; arguments and errors are those of `write_report`."""
-    _, scores, place = _scored(results, baseline, kernels or {}, alphas or {}, provenance or {})
-    return comparison_table(scores, scores[place])
-
-
-def _scored(
-    results: Sequence[Results], baseline: str, kernels: Kernels, alphas: Alphas, provenance: Provenance
-) -> tuple[list[Row], list[Score], int]:
-    """Return one row per variant, the score of each, and the baseline's place among them."""
-    for label in (*kernels, *alphas, *provenance):
-        require_name("variant", label, [result.model for result in results])
-    rows = averaged(results)
-    base = find_baseline(rows, baseline)
-    for result in results:
-        if missing := result.missing:
-            raise InputError(
-                f"results of '{result.model}' lack {len(missing)} of the {len(CORRUPTIONS) * len(SEVERITIES)} cells "
-                f"({missing[0][0]} at severity {missing[0][1]}, ...); evaluate it again with the same --out, but "
-                "without --corruption and --severity"
-            )
-    alphas = {**alphas, **{label: alpha for label, (_, _, alpha) in kernels.items()}}
-    return rows, [_score(row, base, alphas, provenance) for row in rows], rows.index(base)
-
-
-def _score(row: Row, baseline: Row, alphas: Alphas, provenance: Provenance) -> Score:
-    labels = [result.model for result in trainings_of(row)]
-    known = [alphas[label].reshape(-1) for label in labels if label in alphas]
-    parameters = _parameters(provenance.get(labels[0], {}))
-    return score(row, baseline, alpha=torch.cat(known) if known else None, parameters=parameters)
-
-
-def _parameters(record: Mapping[str, str]) -> int | None:
-    return int(record["parameters"]) if "parameters" in record else None
+def terminal_table(compared: Comparison) -> Table:
+    """Return the comparison for ``rich.print``."""
+    return comparison_table(compared.scores, compared.base_score)
 
 
 @contextlib.contextmanager

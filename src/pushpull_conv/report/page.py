@@ -11,9 +11,9 @@ from markupsafe import Markup, escape
 from PIL import Image
 from torch import Tensor
 
-from pushpull_conv.benchmark import Header, Results
+from pushpull_conv.benchmark import Header
 from pushpull_conv.report.intervals import wilson_interval
-from pushpull_conv.report.scores import Score, changes_note, findings
+from pushpull_conv.report.scores import Comparison, changes_note, findings
 from pushpull_conv.report.style import INK, MUTED, PAPER, RULE, SERIES, WASH, Figure
 from pushpull_conv.report.tables import Table
 from pushpull_conv.report.wording import duration, percent
@@ -34,9 +34,7 @@ _TOKENS = {
 def render_page(
     *,
     title: str,
-    results: Sequence[Results],
-    scores: Sequence[Score],
-    baseline: Score,
+    compared: Comparison,
     tables: Mapping[str, Table],
     photos: Sequence[str],
     figures: Sequence[Figure],
@@ -49,9 +47,7 @@ def render_page(
 
     Args:
         title: The page's heading.
-        results: The results compared.
-        scores: Their scores, in the same order.
-        baseline: The baseline's score.
+        compared: The variants and their scores.
         tables: ``"comparison"``, ``"corruptions"``, ``"cells"`` and ``"classes"``.
         photos: For each row of ``"cells"`` a photo under that corruption, as `photo_uri` gives it; empty without one.
         figures: In any order; the page knows their places by name.
@@ -63,6 +59,7 @@ def render_page(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    results, scores, baseline = compared.results, compared.scores, compared.base_score
     shared, varying = split_provenance(provenance)
     return environment.from_string(_asset("page.html")).render(
         title=title,

@@ -6,14 +6,20 @@ from statistics import fmean, stdev
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from pushpull_conv.benchmark import check_comparable, mce, mean_error, r_net, relative_mce
+from pushpull_conv.benchmark import Results, check_comparable, mce, mean_error, r_net, relative_mce
 from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES
 from pushpull_conv.errors import InputError, require_name
-from pushpull_conv.report.averages import Row, trainings_of
+from pushpull_conv.report.averages import Row, averaged, trainings_of
 from pushpull_conv.report.intervals import welch_interval
 from pushpull_conv.report.wording import percent, signed
+
+Kernels = Mapping[str, tuple[Tensor, Tensor, Tensor]]
+Alphas = Mapping[str, Tensor]
+Provenance = Mapping[str, Mapping[str, str]]
+Intervals = dict[str, tuple[float, float]]
 
 SPREAD = ("clean_error", "mean_error", "mce", "relative_mce", "r_net", "alexnet_mce", "top5_error")
 """The measures that differ from training to training."""
@@ -58,6 +64,83 @@ class Score:
     alpha_sd: float | None = None
     trainings: int = 1
     sd: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Variants, and what each scored against one of them; `scored` makes it.
+
+    Attributes:
+        results: One for each training.
+        rows: One for each variant: the results of its training, or the average of its trainings.
+        scores: The score of each row.
+        place: The baseline's place among them.
+    """
+
+    results: Sequence[Results]
+    rows: Sequence[Row]
+    scores: Sequence[Score]
+    place: int
+
+    @property
+    def baseline(self) -> Row:
+        """The baseline's row."""
+        return self.rows[self.place]
+
+    @property
+    def base_score(self) -> Score:
+        """The baseline's score."""
+        return self.scores[self.place]
+
+
+def scored(
+    results: Sequence[Results],
+    baseline: str,
+    *,
+    kernels: Kernels = MappingProxyType({}),
+    alphas: Alphas = MappingProxyType({}),
+    provenance: Provenance = MappingProxyType({}),
+) -> Comparison:
+    """Score variants against one of them.
+
+    Args:
+        results: One for each training, all of the same images; their order is kept. Those whose labels differ only in
+            a seed (``PP3``, ``PP3@1235``; see `pushpull_conv.repeats`) are averaged and scored as one variant.
+        baseline: The label of the results that the others are compared with.
+        kernels: Per label of a model with push and pull kernels in its first layer the push kernels
+            ``[O, C / groups, kh, kw]``, the pull kernels (their sides may be others) and alpha (``[O]``, or one value
+            for all filters).
+        alphas: Per label of a model whose first layer inhibits in another way its alpha, ``[O]``.
+        provenance: Per label what its numbers come from, name to text; of it ``"parameters"`` (a whole number) is read.
+
+    Raises:
+        InputError: The baseline or a label is not among the results, or these cannot be compared or lack a part of the
+            benchmark.
+    """
+    for label in (*kernels, *alphas, *provenance):
+        require_name("variant", label, [result.model for result in results])
+    rows = averaged(results)
+    base = find_baseline(rows, baseline)
+    for result in results:
+        if missing := result.missing:
+            raise InputError(
+                f"results of '{result.model}' lack {len(missing)} of the {len(CORRUPTIONS) * len(SEVERITIES)} cells "
+                f"({missing[0][0]} at severity {missing[0][1]}, ...); evaluate it again with the same --out, but "
+                "without --corruption and --severity"
+            )
+    alphas = {**alphas, **{label: alpha for label, (_, _, alpha) in kernels.items()}}
+    return Comparison(results, rows, [_score(row, base, alphas, provenance) for row in rows], rows.index(base))
+
+
+def _score(row: Row, baseline: Row, alphas: Alphas, provenance: Provenance) -> Score:
+    labels = [result.model for result in trainings_of(row)]
+    known = [alphas[label].reshape(-1) for label in labels if label in alphas]
+    parameters = _parameters(provenance.get(labels[0], {}))
+    return score(row, baseline, alpha=torch.cat(known) if known else None, parameters=parameters)
+
+
+def _parameters(record: Mapping[str, str]) -> int | None:
+    return int(record["parameters"]) if "parameters" in record else None
 
 
 def find_baseline(results: Sequence[Row], label: str) -> Row:
@@ -179,17 +262,18 @@ def findings(scores: Sequence[Score], baseline: Score) -> str:
         lead = (
             f"No variant gains over {baseline.model}; the best of them, {best.model}, has R_net {signed(best.r_net)} %"
         )
+    ends = intervals_of_change(best, baseline)
     rise = best.clean_error - baseline.clean_error
     errors = "more errors" if rise > 0 else "fewer errors" if rise < 0 else "as many errors"
     return (
         f"{lead}: its mean error over the {len(CORRUPTIONS)} corruptions is {percent(best.mean_error)} against "
-        f"{percent(baseline.mean_error)} ({_change(best, baseline, 'mean_error')}). "
+        f"{percent(baseline.mean_error)} ({_change(best, baseline, 'mean_error', ends)}). "
         f"On clean images it makes {errors}: {percent(best.clean_error)} against {percent(baseline.clean_error)} "
-        f"({_change(best, baseline, 'clean_error')})." + _chance(best, baseline)
+        f"({_change(best, baseline, 'clean_error', ends)})." + _chance(best, baseline, ends)
     )
 
 
-def intervals_of_change(row: Score, baseline: Score) -> dict[str, tuple[float, float]]:
+def intervals_of_change(row: Score, baseline: Score) -> Intervals:
     """Return the ends of the 95 % intervals of the change in mean and in clean error, in points, by field.
 
     Empty where the variant or the baseline was trained once; without the errors that all trainings share.
@@ -218,23 +302,21 @@ def changes_note(scores: Sequence[Score], baseline: Score) -> str:
     return f"{lead}{'; '.join(written)}." if written else ""
 
 
-def _change(row: Score, baseline: Score, name: str) -> str:
+def _change(row: Score, baseline: Score, name: str, ends: Intervals) -> str:
     """Write how many points an error is above the baseline's, and the interval of that where there is one."""
     points = f"{signed(100 * (getattr(row, name) - getattr(baseline, name)))} points"
-    ends = intervals_of_change(row, baseline).get(name)
-    return f"{points}, 95 % interval {_written(ends)}" if ends else points
+    return f"{points}, 95 % interval {_written(ends[name])}" if name in ends else points
 
 
 def _written(ends: tuple[float, float]) -> str:
     return " to ".join(map(signed, ends))
 
 
-def _chance(best: Score, baseline: Score) -> str:
+def _chance(best: Score, baseline: Score, ends: Intervals) -> str:
     """Say what the trainings do not settle, and how much R_net varies between them."""
     if once := [row.model for row in (best, baseline) if row.trainings == 1]:
         unsettled = f" {once[0]} was trained once, which cannot tell how much of it is chance."
     else:
-        ends = intervals_of_change(best, baseline)
         unknown = [name.replace("_", " ") for name, (low, high) in ends.items() if low <= 0 <= high]
         unsettled = (
             f" {best.trainings} trainings of {best.model} and {baseline.trainings} of {baseline.model} do not settle "
