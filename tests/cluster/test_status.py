@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -60,6 +61,17 @@ def test_each_state_is_shown(run):
         f"failed: train 1: RuntimeError: CUDA out of memory ({run.log(('train', 1))})",
         f"failed: benchmark-baseline 7: error: frost ({run.log(('benchmark-baseline', 7))})",
     ]
+
+
+def test_a_folder_of_cells_is_listed_and_not_asked_for_each(run, monkeypatch):
+    """A file system over a network answers each question slowly, and there may be thousands."""
+    finish_cells(run, "PP3", "snow")
+    asked, exists = [], Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: asked.append(path) or exists(path))
+    rows, _ = shown(run, None)
+    assert rows["PP3"][1] == "5 of 76"
+    assert asked
+    assert not [path for path in asked if path.parent.name == "cells"]
 
 
 def test_no_name_is_cut_in_a_narrow_terminal(run):

@@ -43,7 +43,7 @@ def test_files_say_what_is_done(run):
     finish_cells(run, "PP3", "fog", [1, 2, 4])
     finish_cells(run, "PP3", "snow")
     assert {task.key for task in tasks(run) if task.done} == {("train", 2), ("benchmark-PP3", PARTS.index(("snow",)))}
-    assert run.counted("PP3", "fog") == (3, 5)
+    assert run.counted("PP3")["fog"] == (3, 5)
     (run.folder / "PP3" / "cells" / "clean.json").write_text("{}")
     assert by_key(run)["benchmark-PP3", 0].done
 
@@ -51,19 +51,19 @@ def test_files_say_what_is_done(run):
 def test_kept_epochs_are_benchmarked_too(run):
     finish_cells(run, "PP3", "snow")
     (run.folder / "PP3" / "epochs" / "002").mkdir(parents=True)
-    assert run.counted("PP3", "snow") == (5, 10)
+    assert run.counted("PP3")["snow"] == (5, 10)
     finish_results(run.folder / "PP3" / "epochs" / "002")
-    assert run.counted("PP3", "snow") == (10, 10)
+    assert run.counted("PP3")["snow"] == (10, 10)
 
 
 def test_results_of_a_part_are_not_the_whole_benchmark(run):
     """As `pushpull evaluate --corruption fog --severity 1` leaves in a run's folder."""
     finish_training(run, "PP3")
     finish_results(run.folder / "PP3", ["fog"], [1])
-    assert [run.counted("PP3", name) for name in ("clean", "fog", "snow")] == [(1, 1), (1, 5), (0, 5)]
+    assert [run.counted("PP3")[name] for name in ("clean", "fog", "snow")] == [(1, 1), (1, 5), (0, 5)]
     assert not [task for task in tasks(run) if task.done and task.key[0] == "benchmark-PP3"]
     (run.folder / "PP3" / "results.json").write_text('{"cells": [')
-    assert run.counted("PP3", "fog") == (0, 5)
+    assert run.counted("PP3")["fog"] == (0, 5)
 
 
 def test_a_finished_run_is_done(run):

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from pushpull_conv.cluster.slurm import Queued
-from pushpull_conv.cluster.tasks import CLEAN, COMPARE, PARTS, TRAIN, Key, Run, Task, benchmark_array, tasks
+from pushpull_conv.cluster.tasks import COMPARE, PARTS, TRAIN, Key, Run, Task, benchmark_array, tasks
 from pushpull_conv.corruptions.spec import CORRUPTIONS, by_group
 
 LEGEND = "Each corruption: 5 done, r running, q queued, F failed, 0-4 severities counted and nothing under way"
@@ -34,8 +34,10 @@ def status(run: Run, queue: Mapping[Key, Queued] | None) -> tuple[Table, list[st
     table = Table(Column("Variant", overflow="fold"), *headings, title=title, box=SIMPLE_HEAD, pad_edge=False)
     for number, variant in enumerate(run.teachers):
         training = _training(run, variant, states[TRAIN, number])
-        cells = [" ".join(_cell(run, variant, name, states) for name in names) for names in groups.values()]
-        table.add_row(escape(variant), training, _counted(run, variant), *cells)
+        counted = run.counted(variant)
+        parts = {name: states[benchmark_array(variant), place] for place, part in enumerate(PARTS) for name in part}
+        cells = [" ".join(_cell(*counted[name], parts[name]) for name in names) for names in groups.values()]
+        table.add_row(escape(variant), training, _sum(counted), *cells)
     return table, [*_summary(states, queue), *_failures(run, states)]
 
 
@@ -55,19 +57,17 @@ def _training(run: Run, variant: str, state: str) -> str:
     return "done" if state == "done" else f"{state}, {epochs}" if state else epochs
 
 
-def _counted(run: Run, variant: str) -> str:
-    counts = [run.counted(variant, name) for name in (CLEAN, *CORRUPTIONS)]
-    return f"{sum(counted for counted, _ in counts)} of {sum(wanted for _, wanted in counts)}"
+def _sum(counts: Mapping[str, tuple[int, int]]) -> str:
+    counted, wanted = map(sum, zip(*counts.values(), strict=True))
+    return f"{counted} of {wanted}"
 
 
-def _cell(run: Run, variant: str, corruption: str, states: Mapping[Key, str]) -> str:
-    """One character for all severities of a corruption."""
-    counted, wanted = run.counted(variant, corruption)
-    number = next(number for number, part in enumerate(PARTS) if corruption in part)
+def _cell(counted: int, wanted: int, state: str) -> str:
+    """One character for all severities of a corruption; ``state`` is that of the task that counts it."""
     letters = {"running": "r", "queued": "q", "failed": "F"}
     shown = str(5 * counted // wanted)
     if counted < wanted:
-        shown = letters.get(states[benchmark_array(variant), number], shown)
+        shown = letters.get(state, shown)
     return f"[{_STYLES[shown]}]{shown}[/]" if shown in _STYLES else shown
 
 

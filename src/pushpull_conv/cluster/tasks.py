@@ -1,7 +1,6 @@
 """The tasks of a run, what each waits for, and which are done: known from the files of the run alone, without torch."""
 
 import dataclasses
-import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ TRAIN, COMPARE = "train", "compare"
 CLEAN = "clean"
 PARTS = ((CLEAN, CORRUPTIONS[0]), *((name,) for name in CORRUPTIONS[1:]))
 """What each task that benchmarks a variant counts: all severities of a corruption; the first the clean images, too."""
+_CELLS = {CLEAN: {(CLEAN, 0)}, **{name: {(name, severity) for severity in SEVERITIES} for name in CORRUPTIONS}}
 
 Key = tuple[str, int]
 """The name of a job array and a task's number in it."""
@@ -77,19 +77,17 @@ class Run:
         file = self.folder / variant / METRICS_FILE
         return len(csv_rows(file)) if file.exists() else 0
 
-    def counted(self, variant: str, corruption: str) -> tuple[int, int]:
-        """How many cells of a corruption (or `CLEAN`) are counted, of how many, over all models of a variant."""
-        wanted = [
-            (model, (corruption, severity))
-            for model in self._models(variant)
-            for severity in ((0,) if corruption == CLEAN else SEVERITIES)
-        ]
-        return sum(_is_counted(model, key) for model, key in wanted), len(wanted)
+    def counted(self, variant: str) -> dict[str, tuple[int, int]]:
+        """How many cells of each corruption and of `CLEAN` are counted, of how many, over all models of a variant.
 
-    def _models(self, variant: str) -> list[Path]:
-        """The folders of what is benchmarked of a variant: its kept epochs and itself."""
+        These are its kept epochs and itself.
+        """
         folder = self.folder / variant
-        return [*kept_epochs(folder), folder]
+        models = [_counted_in(model) for model in (*kept_epochs(folder), folder)]
+        return {
+            name: (sum(len(counted & keys) for counted in models), len(models) * len(keys))
+            for name, keys in _CELLS.items()
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,22 +107,15 @@ class Task:
     done: bool
 
 
-def _is_counted(model: Path, key: tuple[str, int]) -> bool:
-    """Whether a cell has a file of its own or is in the results, which may be a part of what a recipe asks for."""
-    results = model / RESULTS_FILE
-    if (model / CELLS_FOLDER / cell_file(*key)).exists():
-        return True
-    return results.exists() and key in _cells_in(results, results.stat().st_mtime_ns)
-
-
-@functools.cache
-def _cells_in(results: Path, written: int) -> set[tuple[str, int]]:
-    """The cells of results that were written at that time, read once; none where the file is damaged."""
+def _counted_in(model: Path) -> set[tuple[str, int]]:
+    """The cells that have a file of their own or are in the results, which may be a part of what a recipe asks for."""
+    files = {file.name for file in (model / CELLS_FOLDER).glob("*.json")}  # one look at the disk, not one for each cell
+    kept = {key for keys in _CELLS.values() for key in keys if cell_file(*key) in files}
     try:
-        cells = json.loads(results.read_text(encoding="utf-8"))["cells"]
-        return {(CLEAN, 0), *((cell["corruption"], cell["severity"]) for cell in cells)}
-    except (OSError, ValueError, TypeError, KeyError):
-        return set()
+        cells = json.loads((model / RESULTS_FILE).read_text(encoding="utf-8"))["cells"]
+        return kept | {(CLEAN, 0), *((cell["corruption"], cell["severity"]) for cell in cells)}
+    except (OSError, ValueError, TypeError, KeyError):  # not there, or damaged
+        return kept
 
 
 def open_run(folder: Path) -> Run:
@@ -167,13 +158,14 @@ def _training(run: Run) -> Iterator[Task]:
 
 def _benchmarks(run: Run) -> Iterator[Task]:
     for trained, variant in enumerate(run.teachers):
+        counted = run.counted(variant)
         for number, part in enumerate(PARTS):
-            counts = [run.counted(variant, name) for name in part]
+            counts = [counted[name] for name in part]
             yield Task(
                 (benchmark_array(variant), number),
                 " ".join(f"--corruption {name}" for name in part),
                 ((TRAIN, trained),),
-                all(counted == wanted for counted, wanted in counts),
+                all(count == wanted for count, wanted in counts),
             )
 
 
