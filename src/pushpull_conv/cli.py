@@ -293,7 +293,7 @@ def submit(
             lines = submission.dry_run(run, resources, python=sys.executable, data=data)
         else:
             experiment.check()
-            slurm.queue(run.cluster)  # where SLURM does not answer, nothing is begun
+            slurm.queue()  # where SLURM does not answer, nothing is begun
             experiment.claim()
             lines = submission.submit(run, resources, python=sys.executable, data=data)
     for line in lines:
@@ -319,7 +319,7 @@ def status(
     found = folders or sorted(path.parent for path in Path("runs").glob(f"*/{RECIPE_FILE}"))
     if not found:
         raise InputError("there is no run in 'runs'; name a run's folder")
-    refusals = []
+    queues, unknown = slurm.queue_if_known()
     for folder in found:
         try:
             run = open_run(folder)
@@ -328,13 +328,11 @@ def status(
                 raise
             _say(console, str(error))  # one folder of many, which nobody named
             continue
-        queue, unknown = slurm.queue_if_known(run.cluster)
-        refusals.append(unknown)
-        table, lines = cluster_status.status(run, queue)
+        table, lines = cluster_status.status(run, None if queues is None else queues.get(run.cluster, {}))
         console.print(table)
         for line in lines:
             _say(console, line)
-    for unknown in dict.fromkeys(filter(None, refusals)):
+    if unknown:
         _say(console, f"what is queued, runs or has failed is not known: {unknown}")
     console.print(cluster_status.LEGEND, highlight=False)
 

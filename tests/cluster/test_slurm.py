@@ -82,9 +82,9 @@ def test_a_killed_task_goes_on_and_only_what_is_missing_is_submitted(pushpull, r
 
     # Cancelled, the benchmark is gone, and the report that waited for it; what is counted is not submitted again.
     scripts = run_folder / "cluster"
-    jobs = {place.job for key, place in commands.queue(scripts).items() if key[0] == "benchmark-PP3"}
+    jobs = {place.job for key, place in queued(scripts).items() if key[0] == "benchmark-PP3"}
     subprocess.run(["scancel", *jobs], check=True)
-    wait(lambda: not commands.queue(scripts))
+    wait(lambda: not queued(scripts))
     counted = [word for name in ("clean", *CORRUPTIONS) if name not in LEFT for word in ("--corruption", name)]
     called("benchmark", *recipe, "--variant", "PP3", *counted)
     status = called("status")
@@ -93,11 +93,15 @@ def test_a_killed_task_goes_on_and_only_what_is_missing_is_submitted(pushpull, r
     out = called("submit", *recipe, "--cpus", "1")
     assert re.fullmatch(r"benchmark-PP3: 3 submitted.*\ncompare: 1 .*\n0 in the queue before, 29 done\n", out)
     assert "report: queued" in called("status")
-    wait(lambda: not commands.queue(scripts))
+    wait(lambda: not queued(scripts))
     assert "33 tasks: 33 done; report: done" in called("status"), logs(run_folder)
     results = Results.load(run_folder / "PP3" / "results.json")
     assert len(results.cells) == 75
     assert "PP3" in (run_folder / "report" / "index.html").read_text()
+
+
+def queued(scripts: Path) -> dict[commands.Key, commands.Queued]:
+    return commands.queue().get(scripts, {})
 
 
 def logs(run_folder: Path) -> str:
@@ -111,7 +115,7 @@ def test_a_partition_that_does_not_exist_is_refused_in_one_line_of_sbatch(pushpu
         "error: sbatch: invalid partition specified: nowhere; "
         "Batch job submission failed: Invalid partition name specified\n"
     )
-    assert commands.queue(run_folder / "cluster") == {}
+    assert queued(run_folder / "cluster") == {}
 
 
 def test_wrong_input_is_not_tried_again_and_its_error_is_told(pushpull, run_folder):
@@ -119,7 +123,7 @@ def test_wrong_input_is_not_tried_again_and_its_error_is_told(pushpull, run_fold
     gone = ["--sbatch", f"--chdir={run_folder}", "--setup", "mv recipe.yaml moved || true"]
     code, _, err = pushpull("submit", "quickstart", *gone)
     assert (code, err) == (0, "")
-    wait(lambda: not commands.queue(run_folder / "cluster"))
+    wait(lambda: not queued(run_folder / "cluster"))
     (run_folder / "moved").rename(run_folder / "recipe.yaml")
     _, out, _ = pushpull("status")
     assert "2 failed, 31 not submitted; report: not yet" in out

@@ -206,6 +206,19 @@ def test_a_dry_run_prints_scripts_and_calls_and_leaves_nothing(pushpull, no_slur
     assert not (tmp_path / "runs").exists()
 
 
+def test_slurm_is_asked_once_for_all_runs(pushpull, slurm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert pushpull(*SUBMIT)[0] == 0
+    assert pushpull(*SUBMIT, "--out", "runs/again")[0] == 0
+    slurm.change(queue=slurm.state["queue"][:-1], calls=[])  # the last is the second run's report
+    code, out, err = pushpull("status")
+    assert (code, err, len(slurm.calls("squeue"))) == (0, "", 1)
+    assert [line for line in out.splitlines() if "tasks: " in line] == [
+        "33 tasks: 32 queued (30 Dependency, 2 Priority), 1 not submitted; report: not yet",
+        "33 tasks: 33 queued (31 Dependency, 2 Priority); report: queued",
+    ]
+
+
 def test_where_slurm_does_not_answer_the_files_alone_speak(pushpull, slurm, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert pushpull(*SUBMIT)[0] == 0

@@ -42,8 +42,8 @@ def require() -> None:
         )
 
 
-def queue(scripts: Path) -> dict[Key, Queued]:
-    """Return the user's tasks that wait or run, of the scripts in a folder.
+def queue() -> dict[Path, dict[Key, Queued]]:
+    """Return the user's tasks that wait or run, by the folder of their scripts.
 
     A task is known by its script, so no record of ours can disagree with SLURM's. One that waits for what cannot come
     true any more is as good as gone and is left out.
@@ -52,21 +52,21 @@ def queue(scripts: Path) -> dict[Key, Queued]:
         InputError: SLURM does not answer.
     """
     lines = _call("squeue", "--me", "--noheader", "--array", "--format=%F|%K|%T|%r|%o").splitlines()
-    found = {}
+    found: dict[Path, dict[Key, Queued]] = {}
     for line in lines:
         job, number, state, reason, command = line.split("|", 4)
         script = Path(command)
-        if script.parent == scripts and number.isdecimal() and reason != _NEVER:
-            found[script.stem, int(number)] = Queued(job, state not in _WAITING, reason)
+        if number.isdecimal() and reason != _NEVER:
+            found.setdefault(script.parent, {})[script.stem, int(number)] = Queued(job, state not in _WAITING, reason)
     return found
 
 
-def queue_if_known(scripts: Path) -> tuple[dict[Key, Queued] | None, str]:
+def queue_if_known() -> tuple[dict[Path, dict[Key, Queued]] | None, str]:
     """Return what `queue` returns and ""; where SLURM is not here or does not answer, None and why."""
     if not available():
         return None, "SLURM's commands are not on this machine"
     try:
-        return queue(scripts), ""
+        return queue(), ""
     except InputError as error:
         return None, str(error)
 

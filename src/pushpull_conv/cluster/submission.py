@@ -86,7 +86,7 @@ def submit(run: Run, resources: Resources, *, python: str, data: Path | None) ->
     """
     writable_folder(run.cluster / "logs")
     with alone(run.cluster / "lock", f"'{run.folder}' is being submitted by another call; wait until it is through"):
-        all_tasks, queue = tasks(run), slurm.queue(run.cluster)
+        all_tasks, queue = tasks(run), slurm.queue().get(run.cluster, {})
         todo = plan(all_tasks, queue)
         slurm.cancel([f"{queue[key].job}_{key[1]}" for key in todo.withdrawn])
         jobs = {key: place.job for key, place in queue.items() if key not in todo.withdrawn}
@@ -102,8 +102,8 @@ def submit(run: Run, resources: Resources, *, python: str, data: Path | None) ->
 def dry_run(run: Run, resources: Resources, *, python: str, data: Path | None) -> Iterator[str]:
     """Give the text of the scripts and of the commands with which `submit` would submit what is missing."""
     all_tasks = tasks(run)
-    known, unknown = slurm.queue_if_known(run.cluster)
-    queue = known or {}
+    known, unknown = slurm.queue_if_known()
+    queue = (known or {}).get(run.cluster, {})
     if unknown:
         yield f"# as if nothing were in the queue, which is not known: {unknown}"
     todo = plan(all_tasks, queue)
