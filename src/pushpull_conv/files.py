@@ -23,6 +23,8 @@ REPORT_FOLDER = "report"
 REPORT_FILE = "index.html"
 CLUSTER_FOLDER = "cluster"
 LOCK_FILE = ".lock"
+CLEAN = ("clean", 0)
+"""Stands for the clean images where the other cells of a benchmark have (corruption, severity)."""
 _REMEDIES = {
     errno.ENOSPC: "free some space and repeat",
     errno.EDQUOT: "free some space and repeat",
@@ -168,7 +170,7 @@ def cache_folder() -> Path:
 
 
 def cell_file(corruption: str, severity: int) -> str:
-    """Return the name of the file that keeps one finished cell of a benchmark; ``("clean", 0)``: the clean images.
+    """Return the name of the file that keeps one finished cell of a benchmark, or of `CLEAN`.
 
     Example:
         >>> cell_file("clean", 0), cell_file("fog", 3)

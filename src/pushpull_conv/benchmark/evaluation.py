@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from pushpull_conv._version import __version__
 from pushpull_conv.benchmark.results import Cell, Header, Results, ordered, require_printable
-from pushpull_conv.benchmark.store import CLEAN, CellStore, counted_model
+from pushpull_conv.benchmark.store import CellStore, counted_model
 from pushpull_conv.benchmark.suites import Suite, suite_of
 from pushpull_conv.benchmark.versions import Generated, Published, Versions
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES, FrostTextures, corrupt, load_frost, require_severity
 from pushpull_conv.corruptions.spec import NAMES
 from pushpull_conv.data import Batch, ImageSource
 from pushpull_conv.errors import InputError, require_name, require_positive, require_seed
-from pushpull_conv.files import CELLS_FOLDER, RESULTS_FILE, cell_file
+from pushpull_conv.files import CELLS_FOLDER, CLEAN, RESULTS_FILE, cell_file
 
 TOP = 5
 AUTOCAST_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}

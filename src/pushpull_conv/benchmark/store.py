@@ -12,10 +12,8 @@ from typing import Any
 from pushpull_conv.benchmark.results import Cell, Header, read_json
 from pushpull_conv.corruptions.spec import NAMES, SEVERITIES
 from pushpull_conv.errors import InputError
-from pushpull_conv.files import cell_file, writable_folder, write_text
+from pushpull_conv.files import CLEAN, cell_file, writable_folder, write_text
 
-CLEAN = ("clean", 0)
-"""Stands for the clean images where the other cells have (corruption, severity)."""
 _OTHERS = {"weights": "of a model with other layers or weights", "fingerprint": "of other images"}
 """What differs where the values that do would tell a reader nothing."""
 _HEADER_FILE = "header.json"

@@ -12,6 +12,7 @@ from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import (
     CELLS_FOLDER,
+    CLEAN,
     CLUSTER_FOLDER,
     METRICS_FILE,
     MODEL_FILE,
@@ -26,10 +27,9 @@ from pushpull_conv.files import (
 from pushpull_conv.repeats import further_seeds, repeat_name, repeat_teacher
 
 TRAIN, COMPARE = "train", "compare"
-CLEAN = "clean"
-PARTS = ((CLEAN, CORRUPTIONS[0]), *((name,) for name in CORRUPTIONS[1:]))
+PARTS = ((CLEAN[0], CORRUPTIONS[0]), *((name,) for name in CORRUPTIONS[1:]))
 """What each task that benchmarks a variant counts: all severities of a corruption; the first the clean images, too."""
-_CELLS = {CLEAN: {(CLEAN, 0)}, **{name: {(name, severity) for severity in SEVERITIES} for name in CORRUPTIONS}}
+_CELLS = {CLEAN[0]: {CLEAN}, **{name: {(name, severity) for severity in SEVERITIES} for name in CORRUPTIONS}}
 
 Key = tuple[str, int]
 """The name of a job array and a task's number in it."""
@@ -113,7 +113,7 @@ def _counted_in(model: Path) -> set[tuple[str, int]]:
     kept = {key for keys in _CELLS.values() for key in keys if cell_file(*key) in files}
     try:
         cells = json.loads((model / RESULTS_FILE).read_text(encoding="utf-8"))["cells"]
-        return kept | {(CLEAN, 0), *((cell["corruption"], cell["severity"]) for cell in cells)}
+        return kept | {CLEAN, *((cell["corruption"], cell["severity"]) for cell in cells)}
     except (OSError, ValueError, TypeError, KeyError):  # not there, or damaged
         return kept
 

@@ -7,10 +7,9 @@ from typing import Any
 
 from pushpull_conv.benchmark import Results
 from pushpull_conv.benchmark.results import ordered
-from pushpull_conv.benchmark.store import CLEAN
 from pushpull_conv.corruptions import GROUPS
 from pushpull_conv.errors import InputError, require_module
-from pushpull_conv.files import atomic_write
+from pushpull_conv.files import CLEAN, atomic_write
 from pushpull_conv.repeats import variant_of
 
 COLUMNS = {
@@ -39,7 +38,7 @@ COLUMNS = {
 """Arrow type of each column, in order; `pushpull_conv.benchmark.Header` and ``Cell`` say what they hold. The trainings
 of one variant with several seeds have its name in ``variant`` and each their own in ``model``."""
 
-_GROUP_OF = {name: group for group, names in GROUPS.items() for name in names} | {"clean": "clean"}
+_GROUP_OF = {name: group for group, names in GROUPS.items() for name in names} | {CLEAN[0]: CLEAN[0]}
 _HEADER = (
     "data", "split", "suite", "revision", "origin", "frost", "jpeg_quality", "autocast", "fingerprint",
     "version",
