@@ -3,14 +3,14 @@
 import concurrent.futures
 import contextlib
 import dataclasses
-import functools
 import itertools
 import json
 import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,13 +101,12 @@ def write_set(
     cells = wanted_cells(corruptions)[1:]
     require_positive("workers", workers)
     versions = generated(source, chosen, seed=seed, frost=frost, jpeg=True)
-    labels = [LABELS_FILE] if chosen.layout == "arrays" else []
-    parts = labels + list(dict.fromkeys(_part(key, chosen) for key in cells))
+    parts = _parts(cells, chosen)
     lock = writable_folder(folder) / LOCK_FILE
     with alone(lock, f"'{folder}' is being written by another call; wait until it is through"):
         manifest = _Manifest(Path(folder), _facts(source, chosen, versions))
-        missing = manifest.open(parts)
-        write = functools.partial(_write, versions=versions, suite=chosen, folder=Path(folder))
+        missing = manifest.open(list(parts))
+        write = partial(_write, parts=parts, versions=versions, folder=Path(folder))
         found = [(part, None) for part in parts if part not in missing]
         for done, (part, written) in enumerate(itertools.chain(found, _results(write, missing, workers)), start=1):
             if written:
@@ -190,10 +189,15 @@ def _facts(source: ImageSource, suite: Suite, versions: Generated) -> dict[str, 
     }
 
 
-def _part(key: tuple[str, int], suite: Suite) -> str:
-    """The file or folder of a corruption and severity."""
-    corruption, severity = key
-    return f"{corruption}.npy" if suite.layout == "arrays" else f"{corruption}/{severity}"
+_Writer = Callable[[Generated, Path], None]
+
+
+def _parts(cells: Sequence[tuple[str, int]], suite: Suite) -> dict[str, _Writer]:
+    """The files or folders of which a set consists, each with what writes it to a path."""
+    if suite.layout == "arrays":
+        names = dict.fromkeys(name for name, _ in cells)
+        return {LABELS_FILE: _write_labels, **{f"{name}.npy": partial(_write_array, name) for name in names}}
+    return {f"{name}/{severity}": partial(_write_jpegs, (name, severity)) for name, severity in cells}
 
 
 class _Written(NamedTuple):
@@ -203,16 +207,10 @@ class _Written(NamedTuple):
     bytes: int
 
 
-def _write(part: str, versions: Generated, suite: Suite, folder: Path) -> _Written:
+def _write(part: str, parts: Mapping[str, _Writer], versions: Generated, folder: Path) -> _Written:
     """Write one part, whole or not at all."""
     with _whole(folder / part) as temporary:
-        if part == LABELS_FILE:
-            _write_labels(versions.source, temporary)
-        elif suite.layout == "arrays":
-            _write_array(versions, part.removesuffix(".npy"), temporary)
-        else:
-            corruption, severity = part.split("/")
-            _write_jpegs(versions, (corruption, int(severity)), temporary)
+        parts[part](versions, temporary)
         return _Written(checksum(temporary), total_bytes(temporary))
 
 
@@ -234,13 +232,14 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write_labels(source: ImageSource, path: Path) -> None:
+def _write_labels(versions: Generated, path: Path) -> None:
+    source = versions.source
     labels = source.labels.cpu().numpy().astype(np.uint8 if source.num_classes <= 256 else np.int64)
     with path.open("wb") as file:
         np.save(file, np.tile(labels, len(SEVERITIES)))
 
 
-def _write_array(versions: Generated, corruption: str, path: Path) -> None:
+def _write_array(corruption: str, versions: Generated, path: Path) -> None:
     source = versions.source
     shape = (len(SEVERITIES) * len(source), *source.size, 3)
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
@@ -251,7 +250,7 @@ def _write_array(versions: Generated, corruption: str, path: Path) -> None:
                 file.write(batch.images.permute(0, 2, 3, 1).contiguous().numpy().data)
 
 
-def _write_jpegs(versions: Generated, key: tuple[str, int], folder: Path) -> None:
+def _write_jpegs(key: tuple[str, int], versions: Generated, folder: Path) -> None:
     """Pillow stores the images at the quality that `evaluate` takes them through, with the same pixels in the end."""
     names = versions.source.classes
     for name in {names[label] for label in versions.source.labels.tolist()}:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from pushpull_conv.cluster.tasks import COMPARE, TRAIN, Run, Task
+from pushpull_conv.cluster.tasks import TRAIN, Run, Task, variant_of_array
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import RECIPE_FILE
 
@@ -120,25 +120,24 @@ def render(
 
 def _command(run: Run, array: str, devices: int, python: str, data: Path | None) -> list[str]:
     """What all tasks of an array run, each with its own options after it."""
-    verb = "run" if array == COMPARE else TRAIN if array == TRAIN else "benchmark"
-    variant = [] if array in (COMPARE, TRAIN) else ["--variant", array.partition("-")[2]]
+    variant = variant_of_array(array)
+    verb = "benchmark" if variant else TRAIN if array == TRAIN else "run"
     return [
         *(python, "-m", "pushpull_conv.cli", verb, str(run.folder / RECIPE_FILE), "--out", str(run.folder)),
         *(("--data", str(data.resolve())) if data else ()),
         *(("--devices", str(devices)) if devices > 1 else ()),
-        *variant,
+        *(("--variant", variant) if variant else ()),
     ]
 
 
 def _progress(run: Run, array: str) -> str:
     """The call of find that shows what a task has finished since it began; its options end with what it works on."""
     folder, last = shlex.quote(str(run.folder)), "${options[SLURM_ARRAY_TASK_ID]##* }"
+    if variant := variant_of_array(array):
+        return f'find {shlex.quote(str(run.folder / variant))} -newermt "@$began" -path "*/cells/{last}-*"'
     if array == TRAIN:
         return f'find {folder}/"{last}" -newermt "@$began" -name last.ckpt'
-    if array == COMPARE:
-        return f'find {folder} -newermt "@$began" \\( -name last.ckpt -o -path "*/cells/*" \\)'
-    variant = shlex.quote(str(run.folder / array.partition("-")[2]))
-    return f'find {variant} -newermt "@$began" -path "*/cells/{last}-*"'
+    return f'find {folder} -newermt "@$began" \\( -name last.ckpt -o -path "*/cells/*" \\)'
 
 
 def _escaped(folder: Path) -> str:

@@ -26,7 +26,7 @@ from pushpull_conv.files import (
 )
 from pushpull_conv.repeats import further_seeds, repeat_name, repeat_teacher
 
-TRAIN, COMPARE = "train", "compare"
+TRAIN, COMPARE, _BENCHMARK = "train", "compare", "benchmark-"
 PARTS = ((CLEAN[0], CORRUPTIONS[0]), *((name,) for name in CORRUPTIONS[1:]))
 """What each task that benchmarks a variant counts: all severities of a corruption; the first the clean images, too."""
 _CELLS = {CLEAN[0]: {CLEAN}, **{name: {(name, severity) for severity in SEVERITIES} for name in CORRUPTIONS}}
@@ -136,7 +136,17 @@ def open_run(folder: Path) -> Run:
 
 def benchmark_array(variant: str) -> str:
     """Return the name of the job array that benchmarks a variant."""
-    return f"benchmark-{variant}"
+    return f"{_BENCHMARK}{variant}"
+
+
+def variant_of_array(array: str) -> str | None:
+    """Return the variant that a job array benchmarks, None where it is another array.
+
+    Example:
+        >>> variant_of_array(benchmark_array("PP3-trainable")), variant_of_array(TRAIN)
+        ('PP3-trainable', None)
+    """
+    return array.removeprefix(_BENCHMARK) if array.startswith(_BENCHMARK) else None
 
 
 def tasks(run: Run) -> list[Task]:
