@@ -39,11 +39,6 @@ COLUMNS = {
 of one variant with several seeds have its name in ``variant`` and each their own in ``model``."""
 
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names} | {CLEAN[0]: CLEAN[0]}
-_HEADER = (
-    "data", "split", "suite", "revision", "origin", "frost", "jpeg_quality", "autocast", "fingerprint",
-    "version",
-)  # fmt: skip
-_CELL = ("n", "top1", "top5", "error", "top5_error")
 
 
 def tidy_rows(results: Results) -> list[dict[str, Any]]:
@@ -64,14 +59,13 @@ def tidy_rows(results: Results) -> list[dict[str, Any]]:
         >>> [(row["model"], row["group"], row["corruption"], row["severity"], row["error"]) for row in rows]
         [('PP3', 'clean', 'clean', 0, 0.0), ('PP3', 'weather', 'fog', 5, 0.25)]
     """
-    header = {name: getattr(results.header, name) for name in _HEADER}
     names = {"model": results.model, "variant": variant_of(results.model), "corruption_seed": results.header.seed}
     cells = {CLEAN: results.clean, **{key: results.cells[key] for key in ordered(results.cells)}}
     rows = []
     for (corruption, severity), cell in cells.items():
-        counted = {name: getattr(cell, name) for name in _CELL}
         place = {"group": _GROUP_OF[corruption], "corruption": corruption, "severity": severity}
-        row = {**names, **header, **place, **counted}
+        errors = {"error": cell.error, "top5_error": cell.top5_error}
+        row = {**vars(results.header), **names, **place, **vars(cell), **errors}
         rows.append({name: row[name] for name in COLUMNS})
     return rows
 

@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -75,30 +75,32 @@ class Table:
         yield wide if fits else to_rich(self, options.max_width)
 
 
+def _hundredfold(fraction: float | None) -> str:
+    return UNKNOWN if fraction is None else f"{100 * fraction:.2f}"
+
+
 @dataclass(frozen=True)
 class _Measure:
-    """One column of the comparison: a field of `Score`, its title, how it is written, which extreme is best."""
+    """One column of the comparison: a field of `Score`, its title, how its value is written, which extreme is best."""
 
     field: str
     title: str
-    text: Callable[[Score], str]
+    text: Callable[[Any], str]
     best: Callable[[Iterable[float]], float] | None = None
 
 
 _MEASURES = (
-    _Measure("clean_error", "Clean error, %", lambda score: _hundredfold(score.clean_error), min),
-    _Measure("mean_error", "Mean error, %", lambda score: _hundredfold(score.mean_error), min),
-    _Measure("mce", "mCE, %", lambda score: _hundredfold(score.mce), min),
-    _Measure("relative_mce", "Rel. mCE, %", lambda score: _hundredfold(score.relative_mce), min),
-    _Measure("r_net", "R_net, %", lambda score: UNKNOWN if score.r_net is None else signed(score.r_net), max),
-    _Measure("alexnet_mce", "mCE (AlexNet), %", lambda score: _hundredfold(score.alexnet_mce), min),
-    _Measure("top5_error", "Clean top-5 error, %", lambda score: _hundredfold(score.top5_error), min),
-    _Measure("alpha_mean", "α", lambda score: _alpha(score)),
-    _Measure("trainings", "Trainings", lambda score: str(score.trainings)),
-    _Measure("parameters", "Params", lambda score: f"{score.parameters:,}"),
+    _Measure("clean_error", "Clean error, %", _hundredfold, min),
+    _Measure("mean_error", "Mean error, %", _hundredfold, min),
+    _Measure("mce", "mCE, %", _hundredfold, min),
+    _Measure("relative_mce", "Rel. mCE, %", _hundredfold, min),
+    _Measure("r_net", "R_net, %", signed, max),
+    _Measure("alexnet_mce", "mCE (AlexNet), %", _hundredfold, min),
+    _Measure("top5_error", "Clean top-5 error, %", _hundredfold, min),
+    _Measure("alpha_mean", "α", "{:.2f}".format),
+    _Measure("trainings", "Trainings", str),
+    _Measure("parameters", "Params", "{:,}".format),
 )
-
-
 _RELATIVE = [measure for measure in _MEASURES if measure.field in ("mce", "relative_mce", "r_net")]
 
 
@@ -287,7 +289,7 @@ def to_latex(table: Table, name: str, about: str) -> str:
 
 def scores_csv(scores: Sequence[Score], baseline: Score) -> str:
     """Return the scores at full precision: errors, mCE and relative mCE as fractions, R_net in percent."""
-    return _csv([{"model": score.model, "baseline": baseline.model, **_measures(score)} for score in scores])
+    return _csv([{"model": score.model, "baseline": baseline.model, **_csv_fields(score)} for score in scores])
 
 
 def corruptions_csv(results: Sequence[Results]) -> str:
@@ -322,23 +324,20 @@ def _value(score: Score, measure: _Measure) -> float | None:
 
 
 def _text(score: Score, measure: _Measure) -> str:
-    if _value(score, measure) is None:
-        return UNKNOWN
-    sd = score.sd.get(measure.field)
-    in_percent = sd if sd is None or measure.field == "r_net" else 100 * sd
-    return with_spread(measure.text(score), in_percent)
+    value = _value(score, measure)
+    return UNKNOWN if value is None else with_spread(measure.text(value), _spread(score, measure.field))
 
 
-def _hundredfold(fraction: float | None) -> str:
-    return UNKNOWN if fraction is None else f"{100 * fraction:.2f}"
+def _spread(score: Score, field: str) -> float | None:
+    """The deviation of a measure over the trainings as it is written, of alpha that over the filters."""
+    if field == "alpha_mean":
+        return score.alpha_sd or None
+    sd = score.sd.get(field)
+    return sd if sd is None or field == "r_net" else 100 * sd
 
 
 def _error(fraction: float | None) -> Entry:
     return Entry(_hundredfold(fraction), fraction)
-
-
-def _alpha(score: Score) -> str:
-    return f"{score.alpha_mean:.2f} ± {score.alpha_sd:.2f}" if score.alpha_sd else f"{score.alpha_mean:.2f}"
 
 
 def _are_texts(table: Table) -> list[bool]:
@@ -351,12 +350,11 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", text)
 
 
-def _measures(score: Score) -> dict[str, object]:
+def _csv_fields(score: Score) -> dict[str, object]:
     """Return the score's fields by name; the one that is no fraction has its unit in its name."""
-    fields = {name: value for name, value in vars(score).items() if name not in ("trainings", "sd")}
-    spread = {f"{name}_sd": score.sd.get(name) for name in SPREAD}
-    everything = {**fields, "trainings": score.trainings, **spread}
-    return {re.sub("^r_net", "r_net_percent", name): value for name, value in everything.items()}
+    fields = {name: value for name, value in vars(score).items() if name != "sd"}
+    fields |= {f"{name}_sd": score.sd.get(name) for name in SPREAD}
+    return {re.sub("^r_net", "r_net_percent", name): value for name, value in fields.items()}
 
 
 def _tex(text: str) -> str:
