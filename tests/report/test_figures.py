@@ -236,7 +236,7 @@ def test_dots_are_whole_where_all_errors_are_alike(make_results, looks, error):
 
 
 def test_spread_keeps_order_and_gap():
-    moved = style.spread([3.0, 1.0, 1.1, 1.0], gap=0.5)
+    moved = style.moved_apart([3.0, 1.0, 1.1, 1.0], gap=0.5)
     assert np.diff(np.sort(moved)).min() >= 0.5 - 1e-12
     assert sum(moved) == pytest.approx(6.1)
     assert max(moved) == moved[0]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pushpull_conv.functional import pull_kernel
 from pushpull_conv.layers import PushPullConv2d
+from pushpull_conv.report.pictures import in_colour
 from pushpull_conv.report.style import INK, MUTED, SERIES, Figure, canvas, in_style
 
 _SPECTRUM_SIDE = 64  # the kernels are zero-padded to this many pixels before the transform
@@ -45,7 +46,7 @@ def explanation_figure(unit: PushPullConv2d, photo: Tensor, x: Tensor, filters: 
     photo_axes, *rest = head.subplots(1, 2 if learned else 4, width_ratios=[1, 2] if learned else None)
     photo_axes.imshow(photo.permute(1, 2, 0).numpy(), interpolation="none")
     photo_axes.set_title("Photo")
-    _bare(photo_axes)
+    _framed(photo_axes)
     values = _draw_alphas(rest[0], unit) if learned else _draw_means(rest, unit, push, pull)
     _draw_filters(body, unit, push, pull, shown)
     return Figure("explanation", "What the push-pull unit does", figure, _caption(shown, learned), values)
@@ -85,7 +86,7 @@ def _draw_filters(figure: SubFigure, unit: PushPullConv2d, push: Tensor, pull: T
         low, high = float(weight[i].min()), float(weight[i].max())
         for axes, kernel in zip(row[:2], (weight[i], pulling[i]), strict=True):
             axes.imshow(_colours(kernel, low, high), interpolation="none")
-            _bare(axes)
+            _framed(axes)
         _draw_spectra(row[2:4], spectrum(weight[i]), spectrum(pulling[i]), label=i == shown[-1])
         _draw_responses(row[4:], push[i].numpy(), pull[i].numpy())
 
@@ -110,7 +111,7 @@ def _draw_responses(panels: Sequence[Axes], push: np.ndarray, pull: np.ndarray) 
     reach = max(float(np.abs(responses).max()), float(np.finfo(np.float32).tiny))
     for axes, response in zip(panels, responses, strict=True):
         axes.imshow(response, cmap="RdBu_r", vmin=-reach, vmax=reach, interpolation="none")
-        _bare(axes)
+        _framed(axes)
 
 
 def _draw_alphas(axes: Axes, unit: PushPullConv2d) -> dict[str, list[str]]:
@@ -138,11 +139,9 @@ def _draw_means(panels: Sequence[Axes], unit: PushPullConv2d, push: Tensor, pull
 
 
 def _colours(kernel: Tensor, low: float, high: float) -> np.ndarray:
-    """Return a kernel on the scale of its push weights as a picture: in colour, or the mean of its channels."""
+    """Return a kernel on the scale of its push weights as a picture."""
     shade = (kernel - low) / max(high - low, torch.finfo(kernel.dtype).tiny)
-    if len(shade) != 3:
-        shade = shade.mean(0, keepdim=True).expand(3, -1, -1)
-    return shade.permute(1, 2, 0).clamp(0, 1).numpy()
+    return in_colour(shade).permute(1, 2, 0).clamp(0, 1).numpy()
 
 
 def _caption(shown: list[int], learned: bool) -> str:
@@ -158,7 +157,7 @@ def _caption(shown: list[int], learned: bool) -> str:
     )
 
 
-def _bare(axes: Axes) -> None:
+def _framed(axes: Axes) -> None:
     axes.grid(visible=False)
     axes.set_xticks([])
     axes.set_yticks([])

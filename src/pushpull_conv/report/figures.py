@@ -22,8 +22,8 @@ from pushpull_conv.report.style import (
     in_style,
     legend_above,
     look_of_line,
+    moved_apart,
     name_above,
-    spread,
 )
 from pushpull_conv.report.wording import percent, shortened, signed
 
@@ -77,7 +77,7 @@ def severity_by_corruption_figure(results: Sequence[Row], looks: Mapping[str, Lo
             axes.set_title(spoken(name), fontweight="normal")
             _severity_axis(axes, label=depth == len(groups))
             for i, result in enumerate(results):
-                curve = _percent([result.clean_error, *result.errors[name]])
+                curve = _in_percent([result.clean_error, *result.errors[name]])
                 look = look_of_line(looks[result.model]) | {"markersize": 2.6, "linewidth": 1}
                 axes.plot(range(len(curve)), curve, gid=f"{name}-curve-{i}", **look)
                 values[f"{name}-curve-{i}"] = [
@@ -205,13 +205,13 @@ def _draw_r_net(axes: Axes, baseline: Score) -> None:
     """Shade the half where R_net is positive and rule the plane with lines of equal R_net."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     ends = [left / 100, right / 100]
-    zero = _percent(r_net_line(ends, baseline))
+    zero = _in_percent(r_net_line(ends, baseline))
     axes.fill_between([left, right], [min(bottom, *zero)] * 2, zero, color=WASH, linewidth=0, zorder=0)
     best, worst = (
         r_net(x / 100, y / 100, baseline.clean_error, baseline.mean_error) for x, y in ((left, bottom), (right, top))
     )
     for level in MaxNLocator(nbins=9, steps=[1, 2, 2.5, 5, 10]).tick_values(worst, best):
-        heights = _percent(r_net_line(ends, baseline, level))
+        heights = _in_percent(r_net_line(ends, baseline, level))
         width, dash = (0.5, (0, (1, 2))) if level else (1.1, "-")
         axes.plot([left, right], heights, color=MUTED if level else INK, linewidth=width, linestyle=dash, zorder=1)
         start = (left, heights[0]) if heights[0] <= top else (left + heights[0] - top, top)  # where the line comes in
@@ -236,14 +236,14 @@ def _possible(limits: tuple[float, float]) -> tuple[float, float]:
     return max(limits[0], 0), min(limits[1], 100)
 
 
-def _percent(fractions: Sequence[float]) -> list[float]:
+def _in_percent(fractions: Sequence[float]) -> list[float]:
     return [100 * fraction for fraction in fractions]
 
 
 def _mean_curve(result: Row) -> list[float]:
     """Return the clean error and the mean error at each severity, in percent."""
     by_severity = zip(*(result.errors[name] for name in CORRUPTIONS), strict=True)
-    return _percent([result.clean_error, *map(fmean, by_severity)])
+    return _in_percent([result.clean_error, *map(fmean, by_severity)])
 
 
 def _at(severity: int) -> str:
@@ -260,7 +260,7 @@ def _label_ends(axes: Axes, ends: Mapping[str, float], looks: Mapping[str, Look]
     """Name every line at its right end, moved apart where the ends are closer than a line of text."""
     bottom, top = axes.get_ylim()
     inch = (top - bottom) / (axes.figure.bbox.height / axes.figure.dpi - _AROUND_AXES)
-    heights = spread(list(ends.values()), gap=_NAME_HEIGHT * inch)
+    heights = moved_apart(list(ends.values()), gap=_NAME_HEIGHT * inch)
     for (label, end), height in zip(ends.items(), heights, strict=True):
         axes.annotate(
             shortened(label, _NAME_LENGTH),

@@ -160,11 +160,19 @@ def _draw_kernels(axes: Axes, stem: _Stem) -> None:
 
 
 def _tiles(shade: Tensor) -> np.ndarray:
-    """Return kernels with values in [0, 1] as pictures: in colour, or the mean of their channels."""
-    if shade.shape[1] != 3:
-        shade = shade.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    pixels = F.interpolate(shade, size=(_TILE, _TILE), mode="nearest-exact").mul(255).round().to(torch.uint8)
+    """Return kernels with values in [0, 1] as pictures."""
+    pixels = F.interpolate(in_colour(shade), size=(_TILE, _TILE), mode="nearest-exact").mul(255).round().to(torch.uint8)
     return pixels.permute(0, 2, 3, 1).numpy()
+
+
+def in_colour(shade: Tensor) -> Tensor:
+    """Return kernels ``[..., C, H, W]`` with three channels: their own, or three times the mean of other than three.
+
+    Example:
+        >>> in_colour(torch.tensor([0.0, 0.5]).view(2, 1, 1)).flatten()
+        tensor([0.2500, 0.2500, 0.2500])
+    """
+    return shade if shade.shape[-3] == 3 else shade.mean(-3, keepdim=True).repeat_interleave(3, -3)
 
 
 def blank(height: int, width: int) -> np.ndarray:

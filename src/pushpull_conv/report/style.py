@@ -164,13 +164,13 @@ def name_above(figure: Canvas, handles: Mapping[str, Line2D], most: int) -> None
         legend.remove()
 
 
-def spread(positions: Sequence[float], gap: float) -> list[float]:
+def moved_apart(positions: Sequence[float], gap: float) -> list[float]:
     """Move positions apart until neighbours are ``gap`` from each other, each as little as possible.
 
     The order is kept and the sum of squared moves is the smallest (pool adjacent violators).
 
     Example:
-        >>> spread([0.0, 10.0, 10.5], gap=1.0)
+        >>> moved_apart([0.0, 10.0, 10.5], gap=1.0)
         [0.0, 9.75, 10.75]
     """
     order = sorted(range(len(positions)), key=lambda i: positions[i])
