@@ -193,15 +193,7 @@ def to_rich(table: Table, width: int | None = None) -> RichTable:
     shown = [[entry.text for entry in row] for row in table.rows]
     widths: list[int | None] = [None] * len(table.header)
     if width is not None:
-        shown = [[text.replace(" ± ", "\n± ") for text in texts] for texts in shown]
-        columns = zip(table.header, *shown, strict=True)
-        needed = [
-            max(len(word) for text in (title.replace(" ", "\n"), *texts) for word in text.splitlines())
-            for title, *texts in columns
-        ]
-        widths[1:] = needed[1:]
-        room = width - sum(needed[1:]) - len(needed[1:])
-        shown = [[_broken(name, room), *texts] for name, *texts in shown]
+        shown, widths[1:] = _narrowed(table.header, shown, width)
     for title, least in zip(table.header, widths, strict=True):
         justify: Literal["left", "right"] = "right" if rich.columns else "left"
         rich.add_column(Text(title), justify=justify, overflow="fold", width=least)
@@ -209,6 +201,18 @@ def to_rich(table: Table, width: int | None = None) -> RichTable:
         styles = ("bold green" if entry.best else "" for entry in row)
         rich.add_row(*(Text(text, style=style) for text, style in zip(texts, styles, strict=True)))
     return rich
+
+
+def _narrowed(header: Sequence[str], shown: list[list[str]], width: int) -> tuple[list[list[str]], list[int]]:
+    """Break the texts of a table into lines; return them with the width of each column but the first, of the names."""
+    shown = [[text.replace(" ± ", "\n± ") for text in texts] for texts in shown]
+    _, *columns = zip(header, *shown, strict=True)
+    needed = [
+        max(len(word) for text in (title.replace(" ", "\n"), *texts) for word in text.splitlines())
+        for title, *texts in columns
+    ]
+    room = width - sum(needed) - len(needed)
+    return [[_broken(name, room), *texts] for name, *texts in shown], needed
 
 
 def _broken(name: str, room: int) -> str:
