@@ -12,6 +12,7 @@ from pushpull_conv.corruptions import FrostTextures
 from pushpull_conv.corruptions.spec import CORRUPTIONS, GROUPS, SEVERITIES
 from pushpull_conv.functional import pull_kernel
 from pushpull_conv.report import Sample, scored, write_report
+from pushpull_conv.report.scores import Score, score
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PER_CLASS = 200
@@ -73,6 +74,11 @@ def make_results() -> Callable[..., Results]:
 @pytest.fixture(scope="session")
 def results() -> list[Results]:
     return [build_results(label, clean, kept) for label, (clean, kept) in GAINS.items()]
+
+
+@pytest.fixture(scope="session")
+def scores(results) -> list[Score]:
+    return [score(result, results[0]) for result in results]
 
 
 @pytest.fixture(scope="session")

@@ -29,11 +29,6 @@ def looks(results):
 
 
 @pytest.fixture(scope="module")
-def scores(results):
-    return [score(result, results[0]) for result in results]
-
-
-@pytest.fixture(scope="module")
 def epochs(make_results):
     """The baseline after epochs 2, 4 and 6, PP3 after 4, 6 and 7."""
     return {

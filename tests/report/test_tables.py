@@ -30,11 +30,6 @@ def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-@pytest.fixture
-def scores(results):
-    return [score(result, results[0]) for result in results]
-
-
 def on_imagenet_c(results: Results) -> Results:
     """The same errors as of the published set, among as many classes."""
 
