@@ -57,17 +57,25 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        with temporary.open("rb") as whole:
-            os.fsync(whole.fileno())  # or after a power cut the name may be there and the content not
-        temporary.replace(path)
+        with remedies_told(path):
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            with temporary.open("rb") as whole:
+                os.fsync(whole.fileno())  # or after a power cut the name may be there and the content not
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def remedies_told(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise `InputError` where ``path`` is being written and the disk is full, or it is a folder or too long a name."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in _REMEDIES:
             raise
         raise InputError(f"'{path}' cannot be written: {error.strerror}; {_REMEDIES[error.errno]}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

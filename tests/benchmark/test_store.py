@@ -9,8 +9,9 @@ from threading import Barrier
 import pytest
 
 from pushpull_conv.benchmark import Cell, Header, counted_model, store
-from pushpull_conv.benchmark.store import CLEAN, CellStore
+from pushpull_conv.benchmark.store import CellStore
 from pushpull_conv.errors import InputError
+from pushpull_conv.files import CLEAN
 
 HEADER = Header("digits", "test", "f00", 1, ("a",), "cifar10-c", 1, seed=0, frost=None, version="1")
 CELL = Cell(n=1, top1=1, top5=1, class_n=(1,), class_top1=(1,))

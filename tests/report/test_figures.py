@@ -73,6 +73,16 @@ def test_every_plot_has_a_caption_and_labelled_axes(plots):
         assert any(axes.get_xlabel() for axes in shown)
 
 
+def test_marks_at_the_top_of_errors_that_are_all_alike_are_whole(make_results):
+    """As of networks at the level of chance: a margin of the range of the errors would be none."""
+    flat = [make_results(label, 0.9, dict.fromkeys(GROUPS, 0.0)) for label in ("baseline", "PP3")]
+    looks = style.looks(["baseline", "PP3"], "baseline")
+    for drawn in (severity_figure(flat, flat[0], looks), severity_by_corruption_figure(flat, looks)):
+        bottom, top = drawn.figure.axes[0].get_ylim()
+        assert bottom == 0
+        assert top > 1.04 * max(max(line.get_ydata()) for line in drawn.figure.axes[0].lines)
+
+
 def test_figures_fit_a_page_and_are_vector_graphics(plots, tmp_path):
     """Text block of an A4 page: 18 cm x 25 cm; pictures inside a PDF file would be XObjects."""
     for name, figure in plots.items():

@@ -108,6 +108,10 @@ def test_findings_are_plain_when_the_unit_does_not_help():
     worse = Score("PP3", 0.20, 0.52, mce=1.1, relative_mce=1.1, r_net=-5.0)
     text = findings([BASE, worse], BASE)
     assert text.startswith("No variant gains over baseline; the best of them, PP3, has R_net −5.00 %")
+    same = dataclasses.replace(BASE, model="PP3", r_net=2e-14)  # what sums of the same fractions in another order leave
+    assert findings([BASE, same], BASE).startswith(
+        "No variant gains over baseline; the best of them, PP3, has R_net 0.00 %"
+    )
     assert "makes as many errors" in text
 
 

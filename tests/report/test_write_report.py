@@ -1,3 +1,4 @@
+import errno
 import re
 import sys
 
@@ -6,6 +7,7 @@ import torch
 
 from pushpull_conv.errors import InputError
 from pushpull_conv.report import pictures, scored, style, write_gallery, write_report
+from steps import refuses
 
 FIGURES = ("severity", "severity_by_corruption", "tradeoff", "corruptions", "classes", "kernels", "gallery")
 EVIL = "<script>alert(1)</script>\"'&"
@@ -81,6 +83,22 @@ def test_a_failure_leaves_nothing_behind(tmp_path, results, monkeypatch):
     monkeypatch.setattr(style, "write", fail)
     with pytest.raises(OSError, match="disk full"):
         write_report(tmp_path, scored(results[:1], "baseline"), title="Broken")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path, results, monkeypatch):
+    def fail(figure, path):
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(style, "write", fail)
+    refuses(
+        write_report,
+        f"'{re.escape(str(tmp_path))}' cannot be written: No space left on device; free some space and repeat",
+        tmp_path,
+        scored(results[:1], "baseline"),
+        title="Broken",
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from pushpull_conv.benchmark.results import GENERATED
-from pushpull_conv.benchmark.store import CLEAN
 from pushpull_conv.benchmark.suites import Suite
 from pushpull_conv.corruptions import recompress
 from pushpull_conv.data import Batch, ImageSource, open_published
+from pushpull_conv.files import CLEAN
 
 PUBLISHED = "published"
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from pushpull_conv.benchmark import Results
 from pushpull_conv.corruptions import CORRUPTIONS
 from pushpull_conv.errors import InputError, require_module
-from pushpull_conv.files import REPORT_FILE, atomic_write, writable_folder
+from pushpull_conv.files import REPORT_FILE, atomic_write, remedies_told, writable_folder
 from pushpull_conv.layers import PushPullConv2d
 from pushpull_conv.report.averages import trainings_of
 from pushpull_conv.report.sample import Sample
@@ -84,7 +84,7 @@ def write_report(
         The path of ``index.html``.
 
     Raises:
-        InputError: The folder cannot be written, or the ``report`` extra is not installed.
+        InputError: The folder cannot be written, the disk is full, or the ``report`` extra is not installed.
     """
     for module in ("matplotlib", "jinja2"):
         require_module(module, "report")
@@ -231,7 +231,7 @@ def terminal_table(compared: Comparison) -> Table:
 def _staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary folder; when all is written there, move it into ``folder`` file by file, the page last."""
     target = writable_folder(folder)
-    with tempfile.TemporaryDirectory(dir=target, prefix=".report.") as name:
+    with tempfile.TemporaryDirectory(dir=target, prefix=".report.") as name, remedies_told(target):
         stage = Path(name)
         yield stage
         files = [file.relative_to(stage) for file in stage.rglob("*") if file.is_file()]

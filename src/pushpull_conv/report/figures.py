@@ -48,7 +48,7 @@ def severity_figure(results: Sequence[Row], baseline: Row, looks: Mapping[str, L
             f"{label}, {_at(k)}: {signed(points)} points" for k, points in enumerate(difference)
         ]
         ends[label] = difference[-1]
-    errors.set_ylim(0)
+    _from_zero(errors)
     errors.set_ylabel("Top-1 error, %")
     differences.set_ylabel(f"Difference to {shortened(baseline.model, _NAME_LENGTH)}, points")
     for axes in (errors, differences):
@@ -83,7 +83,7 @@ def severity_by_corruption_figure(results: Sequence[Row], looks: Mapping[str, Lo
                 values[f"{name}-curve-{i}"] = [
                     f"{result.model}, {spoken(name)}, {_at(k)}: {error:.2f} %" for k, error in enumerate(curve)
                 ]
-    panels[0, 0].set_ylim(0)
+    _from_zero(panels[0, 0])
     legend_above(figure, looks)
     caption = (
         "Top-1 error in percent against severity for each corruption, one row per group. "
@@ -229,6 +229,13 @@ def _draw_r_net(axes: Axes, baseline: Score) -> None:
             )
     axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.grid(visible=False)
+
+
+def _from_zero(axes: Axes) -> None:
+    """Begin at zero, and leave above the lines a margin for their marks even where all errors are alike."""
+    axes.update_datalim([(0, 0)])
+    axes.autoscale_view()
+    axes.set_ylim(0)
 
 
 def _possible(limits: tuple[float, float]) -> tuple[float, float]:

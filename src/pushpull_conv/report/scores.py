@@ -256,7 +256,7 @@ def findings(scores: Sequence[Score], baseline: Score) -> str:
         lead = f"{best.model} has the lowest sum of errors"
     elif best.r_net is None:
         lead = f"No variant gains over {baseline.model}; the best of them is {best.model}"
-    elif best.r_net > 0:
+    elif round(best.r_net, 2) > 0:  # sums of fractions differ in the last bit
         lead = f"{best.model} has the best R_net, {signed(best.r_net)} % over {baseline.model}"
     else:
         lead = (
