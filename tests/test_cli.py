@@ -281,6 +281,7 @@ def test_weights_of_a_model_for_other_classes_are_not_evaluated(pushpull, tmp_pa
     monkeypatch.chdir(tmp_path)
     call = ["--data-set", "digits", "--out", "out"]
     told = ["'cifar10-resnet20-baseline' was trained on 10 classes (airplane, ", "digits has others"]
+    told += ["fine-tune it, with a recipe whose model has these weights"]
     refused(pushpull("evaluate", "cifar10-resnet20-baseline", *call), *told)
     refused(pushpull("evaluate", "resnet20", "--weights", "cifar10-resnet20-baseline", *call), *told)
     assert left_behind(tmp_path) == []

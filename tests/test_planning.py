@@ -1,5 +1,6 @@
 """What a dry run tells, and that it does nothing."""
 
+import io
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from pushpull_conv import evaluate
 from pushpull_conv.errors import InputError
 from pushpull_conv.experiment import Experiment
 from pushpull_conv.files import MODEL_FILE, RECIPE_FILE, RESULTS_FILE, in_use
-from pushpull_conv.planning import plan
+from pushpull_conv.planning import Planned, plan, plan_table
 from pushpull_conv.training.fit import build
 from pushpull_conv.training.module import ClassifierTraining
 from pushpull_conv.training.recipe import load_recipe
@@ -90,6 +91,20 @@ def test_the_command_prints_the_plan_and_does_nothing(pushpull, tmp_path, monkey
     assert "PP3" in out
     assert "540" in out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_the_plan_is_whole_in_a_narrow_terminal(width):
+    names = ["PP5-trainable", "AugMix-JSD+PP5-trainable-BlurredConv@1235"]
+    table = plan_table([Planned(name, 14_680, 1234.0, 76, 5678.0, 8_000_000) for name in names], "CIFAR-10 [b]")
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(table, crop=False)
+    text = console.file.getvalue()
+    assert "CIFAR-10 [b]" in text
+    assert [text.count(part) for part in ("14,680", "20 min 34 s", "1 h 34 min", "29,360")] == [2, 2, 2, 1]
+    end_of_names = min(line.index("14,680") for line in text.splitlines() if "14,680" in line)
+    shown = "".join(line[:end_of_names].strip() for line in text.splitlines())
+    assert all(name in shown for name in names)
 
 
 def refused(result):

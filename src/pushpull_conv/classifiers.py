@@ -42,7 +42,7 @@ def open_classifier(model: str, images: ImageSource, weights: str | None = None)
                 f"{images.num_classes}"
             )
         return classifier
-    places = _places_of(images, spec.classes, weights or model)
+    places = _places_of(images, spec.classes, weights or model, tunable=not spec.change)
     return classifier if places == list(range(spec.num_classes)) else ChosenLogits(classifier, places)
 
 
@@ -62,19 +62,23 @@ def _around(weights: str, model: str, images: ImageSource) -> tuple[Classifier, 
         raise InputError(f"--weights '{weights}' goes with a model's name, but '{model}' holds its own weights")
     known = pretrained_synsets(model) if weights == PRETRAINED else ()
     if known:
-        _places_of(images, known, weights)  # before they are downloaded
+        _places_of(images, known, weights, tunable=True)  # before they are downloaded
     plain = ModelSpec(model, len(known) or images.num_classes, None, None, IMAGENET_MEAN, IMAGENET_STD, known)
     return with_weights(plain, weights)
 
 
-def _places_of(images: ImageSource, known: Sequence[str], model: str) -> list[int]:
-    """Return the place of each of the images' classes among those that a model knows; `InputError` if one is not."""
+def _places_of(images: ImageSource, known: Sequence[str], model: str, *, tunable: bool) -> list[int]:
+    """Return the place of each of the images' classes among those that a model knows; `InputError` if one is not.
+
+    ``tunable``: whether a recipe may start from its weights, which are those of a plain network.
+    """
     require_own_names(known, f"model '{model}'")
     places = {name: place for place, name in enumerate(known)}
     if unknown := [name for name in images.classes if name not in places]:
+        tune = "a recipe whose model has these weights" if tunable else "a loop of your own, as in docs/pretrained.md"
         raise InputError(
             f"'{model}' was trained on {len(known)} classes ({shortened(known)}); {images.name} has others "
             f"({shortened(unknown)}); give images of its classes, whose folders have their names, or fine-tune it, "
-            "with a recipe whose model has these weights"
+            f"with {tune}"
         )
     return [places[name] for name in images.classes]

@@ -429,7 +429,7 @@ def evaluate(
         severities=severity,
         console=console,
     )
-    console.print(error_table(results))
+    console.print(error_table(results), crop=False)
 
 
 @app.command()
@@ -464,7 +464,7 @@ def models() -> None:
 
     console = _console()
     results = [Results.load(pretrained_folder(name) / RESULTS_FILE) for name in pretrained_models()]
-    console.print(terminal_table(scored(results, BASELINE)))
+    console.print(terminal_table(scored(results, BASELINE)), crop=False)
     _say(console, f"folders: {pretrained_folder(BASELINE).parent}")
 
 
@@ -651,7 +651,7 @@ def _print_plan(recipe: str, data: Path | None, out: Path | None, settings: list
 
         title = f"{experiment.recipe.title} in {experiment.folder}: estimated on one device of this machine"
         planned = plan(experiment)
-        experiment.console.print(plan_table(planned, title))
+        experiment.console.print(plan_table(planned, title), crop=False)
         if any(one.training_seconds for one in planned):
             if refusal := precision_refusal(experiment.recipe.training.precision, own_device()):
                 _say(experiment.console, f"note: {refusal}")

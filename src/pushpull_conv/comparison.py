@@ -62,7 +62,7 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
     _require_trained_alike(places, recipes)
     notes = [*_augmentation_notes(recipes, places), *_unreadable_notes(found)]
     compared = scored(results, baseline, kernels=kernels, alphas=alphas, provenance=origins)
-    console.print(terminal_table(compared))
+    console.print(terminal_table(compared), crop=False)
     for note in notes:
         console.print(note, highlight=False, markup=False)
     return write_report(

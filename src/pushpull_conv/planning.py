@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from rich.markup import escape
-from rich.table import Table
 
 from pushpull_conv.benchmark.evaluation import AUTOCAST_DTYPES
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES
@@ -18,6 +16,7 @@ from pushpull_conv.experiment import Experiment
 from pushpull_conv.files import MODEL_FILE
 from pushpull_conv.models import Classifier
 from pushpull_conv.ranks import own_device
+from pushpull_conv.report.tables import Entry, Table
 from pushpull_conv.report.wording import duration
 from pushpull_conv.training.fit import build, training_batches, training_module
 from pushpull_conv.training.precision import HALVES
@@ -194,20 +193,24 @@ def _finish() -> None:
 
 def plan_table(planned: Sequence[Planned], title: str) -> Table:
     """Return the plan for the terminal."""
-    table = Table("Variant", "Steps", "Training", "Cells", "Benchmark", "Disk, MB", title=escape(title))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for one in planned:
-        table.add_row(*_row(one))
-    table.add_section()
     amounts = zip(*(dataclasses.astuple(one)[1:] for one in planned), strict=True)
-    table.add_row(*_row(Planned("all", *map(sum, amounts))))
-    return table
+    return Table(
+        title=title,
+        caption="Times are scaled up from a few steps and a benchmarked batch.",
+        header=("Variant", "Steps", "Training", "Cells", "Benchmark", "Disk, MB"),
+        rows=tuple(map(_row, (*planned, Planned("all", *map(sum, amounts))))),
+    )
 
 
-def _row(one: Planned) -> tuple[str, ...]:
-    training, benchmark = _time(one.training_seconds), _time(one.benchmark_seconds)
-    return one.variant, f"{one.steps:,}", training, str(one.cells), benchmark, f"{one.bytes / 1e6:,.0f}"
+def _row(one: Planned) -> tuple[Entry, ...]:
+    return (
+        Entry(one.variant, one.variant),
+        Entry(f"{one.steps:,}", one.steps),
+        Entry(_time(one.training_seconds), one.training_seconds),
+        Entry(str(one.cells), one.cells),
+        Entry(_time(one.benchmark_seconds), one.benchmark_seconds),
+        Entry(f"{one.bytes / 1e6:,.0f}", one.bytes),
+    )
 
 
 def _time(seconds: float) -> str:

@@ -4,6 +4,7 @@ import io
 import pickle
 import re
 import struct
+import warnings
 
 import numpy as np
 import pyarrow as pa
@@ -308,6 +309,18 @@ def test_more_than_8_bits_are_refused_and_not_cut_off(tmp_path, mode, kind, endi
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_a_transparent_palette_is_looked_up_without_a_warning(tmp_path):
+    palette = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)).quantize(256)
+    palette.save(tmp_path / "a.png", transparency=bytes(range(256)))
+    wanted = np.asarray(palette.convert("RGB"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        picture = decode_picture((tmp_path / "a.png").read_bytes(), "a.png", DataSpec("folder", ("a",), 60, resize=60))
+        photo = read_photo(tmp_path / "a.png")
+    assert np.array_equal(np.asarray(picture), wanted)
+    assert np.array_equal(photo.permute(1, 2, 0).numpy(), wanted)
+
+
 def test_a_damaged_avif_is_named(tmp_path):
     """Pillow raises RuntimeError, and not OSError as for other files."""
     whole = encode(np.full((SIDE, SIDE, 3), 90, np.uint8), "AVIF")

@@ -374,6 +374,19 @@ def test_on_paper_nothing_is_cut_and_nothing_dark(open_page):
     assert page.pdf(format="A4", prefer_css_page_size=True).startswith(b"%PDF")
 
 
+def test_a_figure_of_many_units_is_no_higher_than_a_printed_page(browser, tmp_path, make_results, quick):
+    """One that is leaves a page with its heading alone, and is cut."""
+    several = [make_results("baseline"), *(make_results(f"PP3-{place}", 0.16) for place in range(9))]
+    kernels = {row.model: (torch.randn(16, 3, 3, 3), torch.randn(16, 3, 3, 3), torch.ones(16)) for row in several[1:]}
+    write_report(tmp_path, scored(several, "baseline", kernels=kernels), title="Units", kernels=kernels)
+    page = browser.new_page(viewport={"width": PAPER, "height": 800})
+    page.emulate_media(media="print")
+    page.goto((tmp_path / "index.html").as_uri())
+    heights = page.locator("figure").evaluate_all("all => all.map((figure) => figure.getBoundingClientRect().height)")
+    assert max(heights) < (297 - 2 * 18) * 96 / 25.4  # of A4 with the margins of the style sheet
+    page.close()
+
+
 def test_a_comparison_of_repeated_trainings_fits_a_desktop(browser, tmp_path, make_results, quick, provenance):
     several = [make_results(f"{label}{seed}", 0.15 + 0.01 * i) for label in ("baseline", "PP3") for i, seed in SEEDS]
     known = {label: record for label, record in provenance.items() if label in ("baseline", "PP3")}

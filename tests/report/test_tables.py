@@ -46,7 +46,7 @@ def on_imagenet_c(results: Results) -> Results:
 
 def printed(table, width=120) -> str:
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    console.print(table)
+    console.print(table, crop=False)
     return console.file.getvalue()
 
 
@@ -112,6 +112,18 @@ def test_a_terminal_that_is_too_narrow_cuts_no_number(make_results):
     assert max(map(len, narrow.splitlines())) <= 72
     numbers = re.compile(r"[+−]?\d+(?:[.,]\d+)?")
     assert sorted(numbers.findall(narrow)) == sorted(numbers.findall(wide))
+
+
+@pytest.mark.parametrize("width", [1, 40, 60])
+def test_a_terminal_too_narrow_for_the_numbers_gets_names_and_numbers_whole(make_results, width):
+    """Its lines are then longer than the terminal's, which it wraps itself."""
+    compared = [make_results(label, 0.1) for label in ("baseline", "PP3", "PP5", "PP5-trainable")]
+    table = terminal_table(scored(compared, "baseline"))
+    narrow = printed(table, width)
+    numbers = re.compile(r"[+−]?\d+(?:[.,]\d+)?")
+    assert sorted(numbers.findall(narrow)) == sorted(numbers.findall(printed(table, 200)))
+    firsts = [line.split()[0] for line in narrow.splitlines() if line.strip()]
+    assert "".join(firsts[firsts.index("baseline") :]).startswith("baselinePP3PP5PP5-trainable")
 
 
 def test_a_name_too_long_for_a_terminal_breaks_at_its_signs(make_results):

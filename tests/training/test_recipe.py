@@ -169,6 +169,27 @@ def test_a_key_that_is_there_twice_in_a_setting_is_refused():
         load_recipe("quickstart", ["training.learning_rate={start: 0.01, top: 0.1, end: 0.001, end: 0.0001}"])
 
 
+@pytest.mark.parametrize(
+    "setting", ["training.epochs=true", "repeats=yes", "seed=off", "benchmark.every=on", "data.fraction=True"]
+)
+def test_truth_is_no_number(setting):
+    name = setting.partition("=")[0].rpartition(".")[2]
+    with pytest.raises(InputError, match=rf"{name} is (True|False), as YAML also reads yes, no, on and off; give a"):
+        load_recipe("quickstart", [setting])
+    assert load_recipe("quickstart", ["data.greyscale=yes"]).data.greyscale
+
+
+def test_a_recipe_extends_one_other(tmp_path):
+    (tmp_path / "list.yaml").write_text("extends: [quickstart, cifar10-resnet20]\n")
+    with pytest.raises(InputError, match=r"extends \['quickstart', 'cifar10-resnet20'\]; give one recipe, by its name"):
+        load_recipe(str(tmp_path / "list.yaml"))
+
+
+def test_no_variants_are_refused():
+    with pytest.raises(InputError, match="variants: is empty; give one or more"):
+        load_recipe("quickstart", ["variants=[]"])
+
+
 def test_a_key_that_is_no_word_is_refused(tmp_path):
     file = tmp_path / "list.yaml"
     file.write_text("extends: quickstart\n? [a, b]\n: 1\n")

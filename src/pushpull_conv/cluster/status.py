@@ -30,8 +30,9 @@ def status(run: Run, queue: Mapping[Key, Queued] | None) -> tuple[Table, list[st
     states = {key: _state(run, task, queue) for key, task in found.items()}
     groups = by_group(CORRUPTIONS)
     title = escape(f"{run.name} in {run.folder}")
-    headings = ["Training", "Cells", *(group.capitalize() for group in groups)]
-    table = Table(Column("Variant", overflow="fold"), *headings, title=title, box=SIMPLE_HEAD, pad_edge=False)
+    headings = ["Variant", "Training", "Cells", *(group.capitalize() for group in groups)]
+    columns = (Column(heading, overflow="fold") for heading in headings)
+    table = Table(*columns, title=title, box=SIMPLE_HEAD, pad_edge=False)
     for number, variant in enumerate(run.teachers):
         training = _training(run, variant, states[TRAIN, number])
         counted = run.counted(variant)

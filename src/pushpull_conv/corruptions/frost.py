@@ -22,7 +22,7 @@ from torch.nn.functional import interpolate
 
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.errors import InputError
-from pushpull_conv.pictures import DAMAGE, require_8_bits
+from pushpull_conv.pictures import DAMAGE, require_8_bits, to_rgb
 
 _REFERENCE_FILES = 5  # the published generator has a sixth and never draws it
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
@@ -186,8 +186,7 @@ def _read(path: Path) -> Tensor:
         with Image.open(path) as picture:
             picture.load()
             require_8_bits(picture, f"frost picture '{path}'")
-            # Transparency is dropped, not blended; for a transparent palette at once Pillow would warn.
-            pixels = np.array(picture.convert("RGBA").convert("RGB") if picture.mode == "P" else picture.convert("RGB"))
+            pixels = np.array(to_rgb(picture))
     except InputError:
         raise
     except DAMAGE as error:

@@ -8,7 +8,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from pushpull_conv.errors import InputError
-from pushpull_conv.pictures import DAMAGE, require_8_bits
+from pushpull_conv.pictures import DAMAGE, require_8_bits, to_rgb
 
 _TURNS = dict(
     enumerate(
@@ -50,7 +50,7 @@ def read_photo(path: Path, side: int | None = None, longest: int | None = None) 
     except DAMAGE as error:
         raise InputError(f"picture '{path}' is truncated or no picture; give a file such as a JPEG or PNG") from error
     require_8_bits(upright, f"picture '{path}'")
-    photo = upright.convert("RGB")
+    photo = to_rgb(upright)
     if side is not None:
         photo = ImageOps.fit(photo, (side, side), Image.Resampling.BILINEAR)
     if longest is not None:

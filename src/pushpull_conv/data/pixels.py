@@ -8,7 +8,7 @@ from PIL import Image
 
 from pushpull_conv.data.spec import DataSpec
 from pushpull_conv.errors import InputError
-from pushpull_conv.pictures import DAMAGE, require_8_bits
+from pushpull_conv.pictures import DAMAGE, require_8_bits, to_rgb
 
 _SPARE = 1.15
 """How many times the wanted length a side must have left where a JPEG file is decoded at a part of its size."""
@@ -55,7 +55,7 @@ def decode_picture(content: bytes, name: str, spec: DataSpec, *, reduced: bool =
                 image.draft(None, (math.ceil(_SPARE * spec.resize),) * 2)  # other files than JPEG: nothing happens
             image.load()
             require_8_bits(image, f"image {name}")
-            picture = image if image.mode == "RGB" else image.convert("RGB")  # of its own mode it would make a copy
+            picture = to_rgb(image)
     except InputError:
         raise
     except DAMAGE as error:

@@ -37,6 +37,8 @@ _TEX = str.maketrans(
         "”": "''",
     }
 )
+_LEAST_NAME = 10
+"""Characters to a line of a name, at the least, in a terminal too narrow for the table."""
 _LIGATURES = re.compile(r"(?<=[-–])(?=[-–])|(?<=[`“?!])(?=[`“])|(?<=['”])(?=['”])|(?<=,)(?=,)")
 """The places between signs that TeX would set as one: a dash, a quotation mark, or an inverted ? or !."""
 _BEYOND_PDFTEX = re.compile(r"[^\x00-\u017f\u2010-\u2026]")
@@ -185,7 +187,8 @@ def to_rich(table: Table, width: int | None = None) -> RichTable:
     """Return the table for a terminal; names are shown as they are, never read as markup.
 
     In a ``width`` too small for it a spread stands below its number, and a name takes as many lines as it needs, broken
-    after a sign if that suffices; no number is cut. None: the table takes as much as it needs.
+    after a sign if that suffices. No number is cut: where that would not do, the table is wider. None: it takes as much
+    as it needs.
     """
     padding = 1 if width is None else 0
     rich = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, padding, 0, 0))
@@ -193,7 +196,11 @@ def to_rich(table: Table, width: int | None = None) -> RichTable:
     shown = [[entry.text for entry in row] for row in table.rows]
     widths: list[int | None] = [None] * len(table.header)
     if width is not None:
-        shown, widths[1:] = _narrowed(table.header, shown, width)
+        shown, needed = _narrowed(table.header, shown, width)
+        whole = _LEAST_NAME + sum(needed) + len(needed)
+        widths[1:] = needed
+        if whole > width:
+            rich.width = whole
     for title, least in zip(table.header, widths, strict=True):
         justify: Literal["left", "right"] = "right" if rich.columns else "left"
         rich.add_column(Text(title), justify=justify, overflow="fold", width=least)
@@ -211,7 +218,7 @@ def _narrowed(header: Sequence[str], shown: list[list[str]], width: int) -> tupl
         max(len(word) for text in (title.replace(" ", "\n"), *texts) for word in text.splitlines())
         for title, *texts in columns
     ]
-    room = width - sum(needed) - len(needed)
+    room = max(width - sum(needed) - len(needed), _LEAST_NAME)
     return [[_broken(name, room), *texts] for name, *texts in shown], needed
 
 

@@ -253,9 +253,11 @@ def _read(name_or_path: str, beside: Path, extended: tuple[Path, ...] = ()) -> d
     base = content.pop("extends", None)
     if base is None:
         return content
-    linked = path.is_symlink() and not (path.parent / str(base)).exists()
+    if not isinstance(base, str):
+        raise InputError(f"recipe '{path}' extends {base!r}; give one recipe, by its name or file")
+    linked = path.is_symlink() and not (path.parent / base).exists()
     place = path.resolve().parent if linked else path.parent
-    return _merged(_read(str(base), place, (*extended, path)), content)
+    return _merged(_read(base, place, (*extended, path)), content)
 
 
 class _Loader(yaml.SafeLoader):
@@ -316,6 +318,8 @@ def _one_line(error: ErrorDetails) -> str:
         return f"{where}: has the keys {keys}; write KEY: VALUE below it, not {error['input']!r}"
     if error["type"] == "tuple_type":
         return f"{where}: is a list; write [ONE, ANOTHER], not {error['input']!r}"
+    if error["type"] == "too_short":
+        return f"{where}: is empty; give one or more"
     if error["type"] == "union_tag_not_found":
         return f"{where}: has no kind; allowed: {', '.join(LAYERS)}"
     reason = error.get("ctx", {}).get("error") or error["msg"]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -14,9 +14,19 @@ from pushpull_conv.repeats import SEEDS, repeat_name, repeat_teacher
 
 
 class Section(BaseModel):
-    """A part of a recipe: unknown keys and infinite numbers are refused, and nothing changes it afterwards."""
+    """A part of a recipe: unknown keys and what is no number are refused, and nothing changes it afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, given: Any) -> Any:
+        """Refuse what pydantic would take for 1 and 0."""
+        for name in cls.model_fields.keys() & given if isinstance(given, Mapping) else ():
+            wanted = cls.model_fields[name].annotation
+            if isinstance(given[name], bool) and {int, float} & {wanted, *get_args(wanted)}:
+                raise ValueError(f"{name} is {given[name]}, as YAML also reads yes, no, on and off; give a number")
+        return given
 
 
 def _checked(avg_kernel_size: int) -> int:
