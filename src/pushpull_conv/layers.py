@@ -5,7 +5,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
 from pushpull_conv.errors import InputError
 from pushpull_conv.functional import PaddingMode, check_avg_kernel_size, push_pull_conv2d
@@ -184,7 +183,7 @@ class PushPullConv2d(nn.Conv2d):
         if self.trainable_alpha:
             self.alpha.uniform_(0, 1)
         else:
-            self.alpha.copy_(torch.tensor(self._given_alpha, dtype=torch.float64, device="cpu"))
+            self.alpha.copy_(self.alpha.new_tensor(self._given_alpha))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         if f"{prefix}push_conv.weight" in state_dict:
@@ -213,13 +212,12 @@ def describe_alpha(alpha: Tensor) -> str:
     """Return a strength of inhibition ``[O]`` in a word: a number, a range, or that it is learned or not there yet."""
     if isinstance(alpha, nn.Parameter):
         return "trainable"
-    if alpha.is_meta or isinstance(alpha, FakeTensor):
+    if alpha.is_meta:
         return "meta"
     low, high = (value.item() for value in alpha.aminmax())
     return f"{low:g}" if low == high else f"{low:g}..{high:g}"
 
 
-@unset_fake_temporarily()  # under a FakeTensorMode, too, the numbers are real
 def _alpha_values(alpha: float | Sequence[float] | Tensor, filters: int) -> list[float]:
     """Return one finite number per filter."""
     try:
