@@ -164,12 +164,6 @@ def test_what_cannot_be_loaded_is_said(tmp_path):
         HubClassifier.from_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"config.json of .* does not fit a pushpull-conv model .*'stride'"):
         HubClassifier.from_pretrained(tmp_path, stride=2)
-    config = (tmp_path / "config.json").read_text()
-    for other in ("[]", config.replace('"resnet20"', "3")):
-        (tmp_path / "config.json").write_text(other)
-        with pytest.raises(InputError, match=r"config.json of .* is not of a pushpull-conv model"):
-            HubClassifier.from_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text(config)
     for gone in ("./typo", tmp_path / "typo"):
         with pytest.raises(InputError, match=r"typo' is no folder, and no name of a repository; check the path"):
             HubClassifier.from_pretrained(gone)

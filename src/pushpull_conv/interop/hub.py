@@ -103,13 +103,11 @@ class HubClassifier(Classifier, PyTorchModelHubMixin, library_name="pushpull-con
             **settings: As in `huggingface_hub.PyTorchModelHubMixin.from_pretrained`, but all weights must fit: there is
                 no ``strict``.
         """
-        place = f"config.json of '{pretrained_model_name_or_path}'"
         try:
             return super().from_pretrained(pretrained_model_name_or_path, **settings)
         except (JSONDecodeError, UnicodeDecodeError) as error:
+            place = f"config.json of '{pretrained_model_name_or_path}'"
             raise InputError(f"{place} is truncated or not JSON ({error}); save the model again") from error
-        except AttributeError as error:  # a list, or a name that is a number
-            raise InputError(f"{place} is not of a pushpull-conv model ({error}); save the model again") from error
         except HFValidationError as error:
             raise InputError(
                 f"'{pretrained_model_name_or_path}' is no folder, and no name of a repository; check the path"
