@@ -160,6 +160,15 @@ def test_ctrl_c_is_answered_when_it_comes_while_libraries_are_imported(tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+def test_the_home_folder_is_meant_where_the_shell_leaves_the_tilde(pushpull, photo, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    code, _, err = pushpull("augment", photo, "--out=~/figures/a.png")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "home" / "figures" / "a.png").exists()
+    assert not (tmp_path / "~").exists()
+
+
 def test_errors_stand_under_their_own_severity(pushpull, model_file, tmp_path):
     call = ["evaluate", model_file, "--data-set", "digits", "--out", tmp_path / "mine"]
     assert pushpull(*call, "--corruption", "fog", "--severity", "1")[0] == 0

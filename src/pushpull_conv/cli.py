@@ -44,9 +44,14 @@ DataOption = Annotated[
     Path | None,
     typer.Option("--data", metavar="FOLDER", help="Folder of the data set. Without it, cifar10 is downloaded once."),
 ]
-OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="FOLDER", help="Folder for the run.  [default: runs/RECIPE]")
-]
+
+
+def _out(metavar: str, help: str) -> Any:
+    """The option --out; in ``--out=~/runs`` a shell leaves the ``~`` as it is."""
+    return typer.Option("--out", metavar=metavar, help=help, callback=lambda path: path and path.expanduser())
+
+
+OutOption = Annotated[Path | None, _out("FOLDER", "Folder for the run.  [default: runs/RECIPE]")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.KEY=VALUE", help="Replace one setting of the recipe; may be repeated."),
@@ -355,7 +360,7 @@ def evaluate(
             help="Whose test images: cifar10, digits, tiny-imagenet, imagenet, imagenet-100, imagenet-200 or folder.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the results.")],
+    out: Annotated[Path, _out("FOLDER", "Folder for the results.")],
     data: DataOption = None,
     weights: Annotated[
         str | None,
@@ -436,7 +441,7 @@ def evaluate(
 def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Folders of a run or of results.")],
     baseline: Annotated[str, typer.Option(metavar="LABEL", help="The model that the others are compared with.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the report.")],
+    out: Annotated[Path, _out("FOLDER", "Folder for the report.")],
 ) -> None:
     """Compare benchmarked models in a table, figures and one HTML page.
 
@@ -471,7 +476,7 @@ def models() -> None:
 @app.command()
 def export(
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Folders of a run or of results.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The table: .csv or .parquet.")],
+    out: Annotated[Path, _out("FILE", "The table: .csv or .parquet.")],
 ) -> None:
     """Write benchmarked models' counts and errors to one table, a row per corruption and severity.
 
@@ -490,9 +495,7 @@ def corrupt(
     context: typer.Context,
     photo: Annotated[Path | None, typer.Argument(metavar="PHOTO", help="A picture that Pillow can read.")] = None,
     *,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="PATH", help="The figure (.png, .svg or .pdf), or the set's folder.")
-    ],
+    out: Annotated[Path, _out("PATH", "The figure (.png, .svg or .pdf), or the set's folder.")],
     data_set: Annotated[
         str | None,
         typer.Option("--data-set", metavar="NAME", help="Write this data set's corrupted test images instead."),
@@ -556,7 +559,7 @@ def corrupt(
 @app.command()
 def augment(
     photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="A picture that Pillow can read.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The figure: .png, .svg or .pdf.")],
+    out: Annotated[Path, _out("FILE", "The figure: .png, .svg or .pdf.")],
     profile: Annotated[
         str, typer.Option(metavar="NAME", help="The size and the settings: imagenet, tiny-imagenet or cifar.")
     ] = "imagenet",
@@ -583,7 +586,7 @@ def explain(
         typer.Argument(metavar="MODEL", help="A run's folder, a .safetensors file, or a name that **models** lists."),
     ],
     photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="A picture that Pillow can read.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The figure: .png, .svg or .pdf.")],
+    out: Annotated[Path, _out("FILE", "The figure: .png, .svg or .pdf.")],
     filters: Annotated[int, typer.Option(metavar="N", help="How many filters to show.")] = 4,
 ) -> None:
     """Draw what a trained push-pull unit does to a picture.
