@@ -1,7 +1,8 @@
-"""The one error a caller's input can raise, and the sentences it is made of."""
+"""The one error a caller's input can raise, the sentences it is made of, and what counts as a number."""
 
 import difflib
 import importlib
+import math
 from collections.abc import Iterable
 from numbers import Integral
 from types import ModuleType
@@ -72,9 +73,32 @@ def require_seed(seed: int, argument: str = "seed") -> int:
             ...
         pushpull_conv.errors.InputError: seed is -1; allowed: 0 to 18446744073709551615
     """
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**64:
+    if not is_integer(seed) or not 0 <= int(seed) < 2**64:
         raise InputError(f"{argument} is {seed!r}; allowed: 0 to {2**64 - 1}")
     return int(seed)
+
+
+def is_integer(value: object) -> bool:
+    """Tell whether ``value`` is an integer of Python or NumPy, and no truth value.
+
+    Example:
+        >>> is_integer(3), is_integer(3.0), is_integer(True)
+        (True, False, False)
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_finite(value: float) -> bool:
+    """Tell whether ``value`` is a finite number, of whatever type stands for one.
+
+    Example:
+        >>> is_finite(0.5), is_finite(float("nan")), is_finite("0.5")
+        (True, False, False)
+    """
+    try:
+        return math.isfinite(value)
+    except (TypeError, OverflowError):
+        return False
 
 
 def require_module(module: str, extra: str) -> ModuleType:

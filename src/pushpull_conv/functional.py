@@ -5,7 +5,6 @@ ICPR 2024, arXiv 2408.04077.
 """
 
 import functools
-import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, get_args
 
@@ -13,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pushpull_conv.errors import InputError, require_name
+from pushpull_conv.errors import InputError, is_finite, require_name
 from pushpull_conv.kernels.operator import constant_when_compiled, inhibit
 
 IntOrPair = int | tuple[int, ...]
@@ -152,14 +151,6 @@ def check_alpha(alpha: float) -> None:
     """Raise `InputError` unless ``alpha`` is a finite number."""
     if not is_finite(alpha):
         raise InputError(f"alpha is {alpha!r}; allowed: any finite number; 1.0 is the paper's choice")
-
-
-def is_finite(value: float) -> bool:
-    """Tell whether ``value`` is a finite number, of whatever type stands for one."""
-    try:
-        return math.isfinite(value)
-    except (TypeError, OverflowError):
-        return False
 
 
 def _per_filter(alpha: float | Tensor, weight: Tensor) -> Tensor:

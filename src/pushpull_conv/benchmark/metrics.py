@@ -7,7 +7,6 @@ Errors are fractions in [0, 1], never percentages or accuracies. Sources: Hendry
 import csv
 import functools
 import importlib.resources
-import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from statistics import fmean
@@ -15,7 +14,7 @@ from typing import Literal
 
 from pushpull_conv.benchmark.results import GENERATED, Header, Results, check_comparable
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES
-from pushpull_conv.errors import InputError, require_name
+from pushpull_conv.errors import InputError, is_finite, require_name
 
 Errors = Mapping[str, Sequence[float]]
 """Top-1 error of each severity, mildest first, by corruption."""
@@ -139,7 +138,7 @@ def r_net(
         _require_fraction(value, name)
     if not baseline_clean_error or not baseline_mean_error:
         raise InputError("r_net is undefined against a baseline without errors; choose another baseline")
-    if beta is not None and not (isinstance(beta, Real) and math.isfinite(beta)):
+    if beta is not None and not (isinstance(beta, Real) and is_finite(beta)):
         raise InputError(f"beta is {beta!r}; give a finite number, or None to weigh a point of either error alike")
     if beta is None:
         beta = baseline_mean_error / baseline_clean_error

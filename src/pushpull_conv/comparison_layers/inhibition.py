@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pushpull_conv.comparison_layers.replacement import ReplacementConv2d, register_filter
-from pushpull_conv.errors import InputError
-from pushpull_conv.functional import check_alpha, is_finite
+from pushpull_conv.errors import InputError, is_finite
+from pushpull_conv.functional import check_alpha
 from pushpull_conv.layers import describe_alpha, register_alpha
 
 _SURROUND_RATIO = 4

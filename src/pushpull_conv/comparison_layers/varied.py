@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from pushpull_conv.comparison_layers.blur import blur, check_blur, fill_binomial, require_square_stride
 from pushpull_conv.comparison_layers.inhibition import InhibitedConv2d
 from pushpull_conv.comparison_layers.replacement import register_filter
-from pushpull_conv.errors import InputError, require_name
-from pushpull_conv.functional import autocast_off, check_avg_kernel_size, is_finite, window_sum
+from pushpull_conv.errors import InputError, is_finite, require_name
+from pushpull_conv.functional import autocast_off, check_avg_kernel_size, window_sum
 from pushpull_conv.kernels.composed import box_sum, window_share
 
 PULL_CONSTANTS = ("filter", "channel")

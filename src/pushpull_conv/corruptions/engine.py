@@ -1,7 +1,6 @@
 """The door: corrupt a batch of images."""
 
 from collections.abc import Iterable, Mapping
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from pushpull_conv.corruptions.jpeg import jpeg, jpeg_part
 from pushpull_conv.corruptions.kernel import Draws, Kernel
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.corruptions.spec import NAMES, PROFILES, parameters, require_severity
-from pushpull_conv.errors import InputError, require_name, require_seed
+from pushpull_conv.errors import InputError, is_integer, require_name, require_seed
 
 KERNELS: Mapping[str, Kernel] = {
     **noise.KERNELS,
@@ -115,7 +114,7 @@ def recompress(images: Tensor, quality: int) -> Tensor:
         tensor([100], dtype=torch.uint8)
     """
     _check_images(images)
-    if isinstance(quality, bool) or not isinstance(quality, Integral) or quality not in range(1, 101):
+    if not is_integer(quality) or quality not in range(1, 101):
         raise InputError(f"quality is {quality!r}; allowed are the integers from 1 to 100")
     result = torch.empty_like(images)
     for part, output in _parts(jpeg_part(images), images, result):

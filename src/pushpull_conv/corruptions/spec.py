@@ -8,10 +8,9 @@ ICLR 2019, arXiv 1903.12261, and the constants of its published generators.
 """
 
 from collections.abc import Collection, Mapping
-from numbers import Integral
 from types import MappingProxyType
 
-from pushpull_conv.errors import InputError
+from pushpull_conv.errors import InputError, is_integer
 
 Parameters = tuple[float, ...]
 Table = tuple[Parameters, Parameters, Parameters, Parameters, Parameters]
@@ -63,7 +62,7 @@ def require_severity(severity: int) -> int:
             ...
         pushpull_conv.errors.InputError: severity is 6; allowed are the integers 1, 2, 3, 4 and 5
     """
-    if isinstance(severity, bool) or not isinstance(severity, Integral) or severity not in SEVERITIES:
+    if not is_integer(severity) or severity not in SEVERITIES:
         raise InputError(f"severity is {severity!r}; allowed are the integers 1, 2, 3, 4 and 5")
     return int(severity)
 

@@ -22,10 +22,10 @@ class Section(BaseModel):
     @classmethod
     def _no_truth_for_numbers(cls, given: Any) -> Any:
         """Refuse what pydantic would take for 1 and 0."""
-        for name in cls.model_fields.keys() & given if isinstance(given, Mapping) else ():
-            wanted = cls.model_fields[name].annotation
-            if isinstance(given[name], bool) and {int, float} & {wanted, *get_args(wanted)}:
-                raise ValueError(f"{name} is {given[name]}, as YAML also reads yes, no, on and off; give a number")
+        for name, value in given.items() if isinstance(given, Mapping) else ():
+            field = cls.model_fields.get(name)
+            if field and isinstance(value, bool) and {int, float} & {field.annotation, *get_args(field.annotation)}:
+                raise ValueError(f"{name} is {value}, as YAML also reads yes, no, on and off; give a number")
         return given
 
 
