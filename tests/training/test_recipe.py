@@ -233,14 +233,20 @@ def test_an_unknown_recipe_names_the_nearest():
         load_recipe("quikstart")
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Not the parent of other tests' folders, whose run it would be."""
+    return tmp_path_factory.mktemp("any")
+
+
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3)))
 @pytest.mark.parametrize("place", ["variants", "training.learning_rate", "model.name", "title"])
-def test_any_value_anywhere_is_accepted_or_refused_in_one_line(tmp_path_factory, place, value):
+def test_any_value_anywhere_is_accepted_or_refused_in_one_line(folder, place, value):
     content = yaml.safe_load(shipped_recipes()["quickstart"].read_text())
     section, _, key = place.rpartition(".")
     (content[section] if section else content)[key] = value
     try:
-        recipe = load(tmp_path_factory.getbasetemp(), content)
+        recipe = load(folder, content)
     except InputError as error:
         message = str(error)
     else:
