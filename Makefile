@@ -7,6 +7,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# What is imported is compiled once and kept, as pip does not compile it, also where the environment says otherwise:
+# without it each process compiles PyTorch and Lightning anew, and starts in 24 s of processor time instead of 9.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: install quickstart docs test
 
