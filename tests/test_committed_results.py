@@ -106,20 +106,29 @@ def test_the_comparisons_that_are_printed_are_those_of_the_reports():
 
 
 def test_the_summary_of_the_readme_follows_from_the_counts():
-    run = ROOT / "results" / "cifar10-resnet20-seeds"
-    rows = {row["model"]: row for row in csv.DictReader((run / "report" / "table.csv").open())}
-    errors = {name: f"{100 * float(row['mean_error']):.2f} %" for name, row in rows.items()}
-    summary = " ".join((ROOT / "README.md").read_text().split("## ")[0].split())
-    assert f"{errors['PP3']} (PP3," in summary
-    assert f"or {errors['PP5']} (PP5) instead of {errors['baseline']}," in summary
-    rises = sorted(float(rows[name]["clean_error"]) - float(rows["baseline"]["clean_error"]) for name in ("PP3", "PP5"))
-    assert " to ".join(f"{100 * rise:.1f}".removesuffix(".0") for rise in rises) + " point of clean error" in summary
-    assert len({row["parameters"] for row in rows.values()}) == 1
-    search = ROOT / "results" / "cifar10-resnet20-search" / "report" / "table.csv"
-    rows = {row["model"]: row for row in csv.DictReader(search.open())}
-    blur = rows["BlurredConv"]
-    rise = 100 * (float(blur["clean_error"]) - float(rows["baseline"]["clean_error"]))
-    assert f"brings the mean error to {100 * float(blur['mean_error']):.2f} % at {rise:.1f} points more" in summary
+    def row_of(run, name):
+        with (ROOT / "results" / f"cifar10-resnet20-{run}" / "report" / "table.csv").open() as table:
+            (row,) = (row for row in csv.DictReader(table) if row["model"] == name)
+        return row
+
+    def shown(row, measure):
+        spread = row.get(f"{measure}_sd")
+        return f"{100 * float(row[measure]):.2f}" + (f" ± {100 * float(spread):.2f}" if spread else "")
+
+    def cost(row):
+        return 100 * (float(row["clean_error"]) - float(baseline["clean_error"]))
+
+    summary = (ROOT / "README.md").read_text().split("## ")[0]
+    trained = [("seeds", "baseline"), ("seeds", "PP3"), ("seeds", "PP5"), ("search", "BlurredConv")]
+    trained += [("augmented", "AugMix"), ("augmented", "AugMix+BlurredConv")]
+    rows = [row_of(run, name) for run, name in trained]
+    expected = [(shown(row, "clean_error"), shown(row, "mean_error"), row.get("trainings") or "1") for row in rows]
+    assert re.findall(r"^\| .+ \| (\d.+) \| (\d.+) \| (\d) \|$", summary, re.M) == expected
+    baseline, *units, _ = rows[:4]
+    assert " to ".join(f"{rise:.1f}".removesuffix(".0") for rise in sorted(map(cost, units))) + " point of" in summary
+    gains = [100 * (float(baseline["mean_error"]) - float(row["mean_error"])) for row in units]
+    assert f"brings** {fmean(gains):.0f} points of mean error" in summary
+    assert len({row["parameters"] for row in (baseline, *units)}) == 1
 
 
 def test_the_errors_with_augmentation_in_the_readme_follow_from_the_counts():
