@@ -133,6 +133,16 @@ def test_flat_images_stay_in_range(name, severity, level):
         assert (ours - level).abs().max() <= 3
 
 
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_contrast_does_not_depend_on_the_order_in_memory(severity):
+    """Of flat images every value is a tie, which a mean that is summed in floating point breaks by its order."""
+    flat = torch.arange(256, dtype=torch.uint8)[:, None, None, None].expand(256, 3, 32, 32)
+    images = torch.cat([flat, pictures(50)])
+    ours = make(images, "contrast", severity)
+    assert torch.equal(make(images.contiguous(memory_format=torch.channels_last), "contrast", severity), ours)
+    assert torch.equal(ours[:256], flat)
+
+
 def test_transposed_memory_is_read_by_shape():
     images = pictures(3, 32, 40)
     assert torch.equal(make(images.to(memory_format=torch.channels_last), "fog"), make(images, "fog"))

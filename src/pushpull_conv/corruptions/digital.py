@@ -1,5 +1,7 @@
 """Contrast, elastic transform, pixelate and JPEG compression."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,10 +14,10 @@ from pushpull_conv.corruptions.spec import Parameters
 
 
 def apply_contrast(images: Tensor, parameters: Parameters, draws: Draws) -> Tensor:
-    """Pull every channel towards its mean."""
+    """Pull every channel towards its mean, which is summed in integers: in any order, and on any device, the same."""
     (kept,) = parameters
     source = images.to(torch.float64).div_(255)
-    mean = source.mean((2, 3), keepdim=True)
+    mean = images.sum((2, 3), keepdim=True, dtype=torch.int64).to(torch.float64).div_(255 * math.prod(images.shape[2:]))
     return to_uint8((source - mean).mul_(kept).add_(mean).mul_(255))
 
 
