@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pushpull_conv.data.folders import class_names, image_entries, list_files
-from pushpull_conv.data.manifest import changed, read_manifest, require_finished, total_bytes
+from pushpull_conv.data.manifest import MANIFEST_FILE, changed, read_manifest, require_finished, total_bytes
 from pushpull_conv.data.sets import larger_set
 from pushpull_conv.data.source import Batch, ImageSource
 from pushpull_conv.data.spec import DataSpec, is_greyscale
@@ -44,8 +44,8 @@ def open_published(
         cells: The (corruption, severity) pairs that are wanted.
 
     Raises:
-        InputError: Something that is wanted is missing, truncated, of another number or size, or labelled otherwise; or
-            only one of clean and corrupted images is in greyscale.
+        InputError: Something that is wanted is missing, truncated, of another number or size, or labelled otherwise;
+            only one of clean and corrupted images is in greyscale; or the set was written from other images.
     """
     if not folder.is_dir():
         raise InputError(f"published set '{folder}' is missing; give the folder that holds it")
@@ -53,7 +53,9 @@ def open_published(
     manifest = read_manifest(folder)
     _require_colours(folder, source, manifest.get("data", ""))
     kind = PublishedArrays if layout == "arrays" else PublishedFolders
-    return kind(folder, source, cells, manifest)
+    published = kind(folder, source, cells, manifest)
+    _require_made_from(folder, source, manifest)
+    return published
 
 
 def _require_colours(folder: Path, source: ImageSource, made_from: str) -> None:
@@ -64,6 +66,20 @@ def _require_colours(folder: Path, source: ImageSource, made_from: str) -> None:
             f"the {grey} images are in greyscale, the {other} ones of '{folder}' and {source.name} in colour; "
             "leave the published set out, or give one that was written from the same images"
         )
+
+
+def _require_made_from(folder: Path, source: ImageSource, manifest: Mapping[str, Any]) -> None:
+    """Raise `InputError` if a set was written from other images than the source's, or than a larger set's."""
+    facts = {"split": source.split}
+    if manifest.get("images") == len(source):
+        facts["fingerprint"] = source.fingerprint
+    for name, value in facts.items():
+        if manifest.get(name, value) != value:
+            raise InputError(
+                f"'{folder}' was written from other images than {source.name}/{source.split}: its {MANIFEST_FILE} has "
+                f"the {name} {manifest[name]}, and not {value}; give the images that it was written from, in the same "
+                "files"
+            )
 
 
 class PublishedArrays:
