@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pushpull_conv.data.check import DataCheck, SplitCheck, check_data
-from pushpull_conv.data.manifest import MANIFEST_FILE, damaged_parts, read_manifest, require_finished
+from pushpull_conv.data.manifest import MANIFEST_FILE, damaged_parts, is_written, read_manifest, require_finished
 from pushpull_conv.errors import InputError
 from pushpull_conv.progress import progress_bar
 
@@ -32,12 +32,14 @@ def check(folder: Path, name: str | None, console: Console) -> list[str]:
             not finished.
     """
     require_finished(folder)
-    if (folder / MANIFEST_FILE).is_file():
+    if is_written(folder):
         if name is not None:
             raise InputError(f"'{folder}' is a corrupted set, as its {MANIFEST_FILE} says; leave out --data-set")
         return _check_written(folder, console)
     if name is None:
-        raise InputError(f"'{folder}' has no {MANIFEST_FILE}, as a corrupted set has; name its data set (--data-set)")
+        raise InputError(
+            f"'{folder}' has no {MANIFEST_FILE} of a corrupted set that was written; name its data set (--data-set)"
+        )
     with progress_bar(console) as show:
         found = check_data(name, folder, on_images=lambda split, done, total: show(done, total, split))
     console.print(data_table(found))

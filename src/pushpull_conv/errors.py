@@ -52,7 +52,7 @@ def require_name(kind: str, value: str, allowed: Iterable[Name]) -> Name:
 
 
 def require_positive(argument: str, value: int) -> None:
-    """Raise `InputError` unless a number of things is 1 or more.
+    """Raise `InputError` unless a number of things is an integer, of Python or NumPy, of 1 or more.
 
     Example:
         >>> require_positive("workers", 0)
@@ -60,6 +60,8 @@ def require_positive(argument: str, value: int) -> None:
             ...
         pushpull_conv.errors.InputError: workers must be 1 or more, not 0
     """
+    if not is_integer(value):
+        raise InputError(f"{argument} must be an integer of 1 or more, not {value!r}")
     if value < 1:
         raise InputError(f"{argument} must be 1 or more, not {value}")
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import re
 import shutil
 
 import numpy as np
@@ -233,6 +234,40 @@ def test_the_manifest_has_the_size_of_each_part_and_may_lack_it(photographs, tmp
         evaluate(Linear(3), photographs, published=folder, corruptions=["fog"], severities=[1])
 
 
+@pytest.mark.parametrize("kind", ["digits", "photographs"])
+def test_a_set_that_was_written_from_other_images_is_refused(request, tmp_path, kind):
+    """Of as many images of each class, so that nothing but the manifest tells."""
+    source = request.getfixturevalue(kind)
+    first, second, *_ = (source.labels == source.labels[0]).nonzero().flatten().tolist()
+    places = torch.arange(len(source))
+    places[[first, second]] = places[[second, first]]
+    write_set(source, tmp_path, corruptions=["fog"])
+    chosen = {"published": tmp_path, "corruptions": ["fog"], "severities": [1]}
+    model = Linear(source.num_classes)
+    evaluate(model, source, **chosen)
+    with pytest.raises(InputError, match=r"was written from other images than \S+/train: .* has the split test"):
+        evaluate(model, dataclasses.replace(source, split="train"), **chosen)
+    with pytest.raises(InputError, match=r"was written from other images than .* has the fingerprint .* give the"):
+        evaluate(model, source.subset(places), **chosen)
+
+
+@pytest.mark.parametrize("name", ["a/b", ".hidden", "..", "", "a\0b"])
+def test_a_class_that_cannot_be_a_folder_is_refused_before_anything_is_written(tmp_path, name):
+    images, places = torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.arange(2)
+    named = ImageSet(images, places, (name, "dog"), places, "mine", "test")
+    with pytest.raises(InputError, match=re.escape(f"class {name!r} of ") + ".* cannot be the name of a folder"):
+        write_set(named, tmp_path / "set", corruptions=["fog"])
+    assert not (tmp_path / "set").exists()
+
+
+def test_the_folder_of_a_set_may_begin_with_the_home_folder(digits, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_set(digits, tmp_path / "set", corruptions=["fog"])
+    chosen = {"corruptions": ["fog"], "severities": [1]}
+    found = evaluate(Linear(10), digits, published="~/set", **chosen)
+    assert found.cells == evaluate(Linear(10), digits, published=tmp_path / "set", **chosen).cells
+
+
 def test_a_set_without_a_manifest_has_no_parts_to_compare(tmp_path):
     (tmp_path / "fog.npy").write_bytes(b"downloaded")
     assert list(damaged_parts(tmp_path)) == []
@@ -321,6 +356,7 @@ def test_a_finished_set_is_left_alone_and_can_be_extended(digits, tmp_path, monk
         ({"corruptions": ["fogg"]}, "unknown corruption 'fogg'"),
         ({"suite": "imagenet-c"}, "suite 'imagenet-c' is for images of 224 x 224 pixels.*suites for these: cifar10-c"),
         ({"workers": 0}, "workers must be 1 or more, not 0"),
+        ({"workers": 1.5}, r"workers must be an integer of 1 or more, not 1\.5"),
         ({"frost": "nowhere"}, "nowhere"),
     ],
 )

@@ -58,6 +58,11 @@ def test_a_folder_of_pictures_in_any_format(folder):
     assert np.array_equal(textures.photographs[1].permute(1, 2, 0).numpy(), alpha_dropped)
 
 
+def test_a_folder_may_begin_with_the_home_folder(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert load_frost(f"~/{folder.name}").identity == load_frost(folder).identity
+
+
 def test_the_identity_is_that_of_the_pixels(folder):
     before = load_frost(folder).identity
     with Image.open(folder / "c.bmp") as picture:

@@ -226,6 +226,15 @@ def test_the_command_compares_a_corrupted_set_with_its_manifest(pushpull, tmp_pa
     assert re.search(r"wrong: '.*fog.npy' was changed or damaged since it was written", out)
 
 
+@pytest.mark.parametrize("content", [{"files": 1}, {"sha256": [1]}, [1], {"sha256": {}, "bytes": 3}])
+def test_a_manifest_of_another_program_makes_no_corrupted_set(pushpull, tree, content):
+    (tree / "manifest.json").write_text(json.dumps(content))
+    code, out, _ = pushpull("data", "check", tree, "--data-set", "folder")
+    assert (code, "bee" in out) == (0, True)
+    code, _, err = pushpull("data", "check", tree)
+    assert (code, "name its data set (--data-set)" in err) == (2, True)
+
+
 def test_the_command_says_what_it_needs(pushpull, tree, tmp_path):
     code, _, err = pushpull("data", "check", tree)
     assert (code, "name its data set (--data-set)" in err) == (2, True)

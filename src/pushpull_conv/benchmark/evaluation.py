@@ -177,7 +177,7 @@ def count_cells(
     if published is None:
         versions = generated(source, chosen, seed=seed, frost=frost, jpeg=jpeg)
     else:
-        versions = Published(source, Path(published), chosen, [key for key in wanted if key != CLEAN])
+        versions = Published(source, Path(published).expanduser(), chosen, [key for key in wanted if key != CLEAN])
     header = _header(source, chosen, versions, autocast)
     kept = None
     if store is not None:

@@ -7,7 +7,7 @@ Errors are fractions in [0, 1], never percentages or accuracies. Sources: Hendry
 import csv
 import functools
 import importlib.resources
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Real
 from statistics import fmean
 from typing import Literal
@@ -27,7 +27,7 @@ def corruption_errors(results: Results | Errors) -> dict[str, float]:
     """CE: the mean over the severities of the top-1 error, for every corruption there is, the extra four included.
 
     Raises:
-        InputError: An error is not a fraction in [0, 1].
+        InputError: An error is not a fraction in [0, 1], or a corruption has none.
 
     Example:
         >>> corruption_errors({"fog": (0.1, 0.2, 0.3, 0.4, 0.5)})
@@ -195,11 +195,10 @@ def _checked(given: Results | Errors, argument: str) -> Errors:
     if not isinstance(given, Mapping):
         raise InputError(f"{argument} must be Results or a mapping from corruption to errors, not {given!r}")
     for name, values in given.items():
-        try:
-            for value in values:
-                _require_fraction(value, f"error of {name} in {argument}")
-        except TypeError as error:
-            raise InputError(f"{argument} must give {name} one error per severity, not {values!r}") from error
+        if not isinstance(values, Collection) or isinstance(values, str) or len(values) == 0:
+            raise InputError(f"{argument} must give {name} one error per severity, not {values!r}")
+        for value in values:
+            _require_fraction(value, f"error of {name} in {argument}")
     return given
 
 
@@ -215,7 +214,7 @@ def _clean_error(given: Baseline | Errors, stated: float | None, argument: str) 
 
 
 def _require_fraction(value: float, name: str) -> None:
-    if not 0 <= value <= 1:  # false for NaN as well
+    if not is_finite(value) or not 0 <= value <= 1:
         raise InputError(f"{name} must be a fraction in [0, 1], not {value}; divide percentages by 100")
 
 

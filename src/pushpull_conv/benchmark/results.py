@@ -232,7 +232,7 @@ class Results:
 
 def require_printable(label: str) -> None:
     """Raise `InputError` where a label has characters that no table can show, such as a line's end."""
-    if not label.isprintable():
+    if not isinstance(label, str) or not label.isprintable():
         raise InputError(f"label is {label!r}; allowed: letters, digits, spaces and signs that can be printed")
 
 

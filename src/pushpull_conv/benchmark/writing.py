@@ -85,7 +85,8 @@ def write_set(
 
     Raises:
         InputError: An unknown suite, corruption or frost source; images of another size than the suite's, or that
-            cannot be read; a folder that cannot be written, holds something else, or that another call writes to.
+            cannot be read; a class whose name no folder can have; a folder that cannot be written, holds something
+            else, or that another call writes to.
 
     Example:
         >>> import tempfile
@@ -101,6 +102,8 @@ def write_set(
     cells = wanted_cells(corruptions)[1:]
     require_positive("workers", workers)
     versions = generated(source, chosen, seed=seed, frost=frost, jpeg=True)
+    if chosen.layout == "folders":
+        _require_folder_names(source)
     parts = _parts(cells, chosen)
     lock = writable_folder(folder) / LOCK_FILE
     with alone(lock, f"'{folder}' is being written by another call; wait until it is through"):
@@ -187,6 +190,16 @@ def _facts(source: ImageSource, suite: Suite, versions: Generated) -> dict[str, 
         "frost": versions.frost,
         "jpeg_quality": versions.jpeg_quality,
     }
+
+
+def _require_folder_names(source: ImageSource) -> None:
+    """Raise `InputError` if a class could not be read back from a folder of its name."""
+    for name in source.classes:
+        if name[:1] in ("", ".") or name != Path(name).name or "\0" in name:
+            raise InputError(
+                f"class {name!r} of {source.name} cannot be the name of a folder; rename it, without a leading '.' and "
+                "without '/'"
+            )
 
 
 _Writer = Callable[[Generated, Path], None]

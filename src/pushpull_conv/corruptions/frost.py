@@ -149,7 +149,7 @@ def load_frost(source: str | os.PathLike[str] | FrostTextures = "procedural") ->
         return _procedural()
     if source == "reference":
         return _textures(_reference_pictures(), "reference")
-    return _textures(_folder_pictures(Path(source)), "folder")
+    return _textures(_folder_pictures(Path(source).expanduser()), "folder")
 
 
 def _reference_pictures() -> list[Path]:

@@ -21,20 +21,33 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a written set: what it was made from, ``sha256`` and ``bytes`` by part.
 
     Returns:
-        The manifest. A downloaded set has none: then ``sha256`` and ``bytes`` are there and empty.
+        The manifest. A downloaded set has none, or another program's: then ``sha256`` and ``bytes`` are empty.
 
     Raises:
         InputError: It is damaged.
     """
+    return {"sha256": {}, "bytes": {}, **_content(folder)}
+
+
+def is_written(folder: Path) -> bool:
+    """Whether ``folder`` has the manifest of a written set, be it one that names no part.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    return "sha256" in _content(folder)
+
+
+def _content(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST_FILE
-    unknown: dict[str, Any] = {"sha256": {}, "bytes": {}}
     if not path.exists():
-        return unknown
+        return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {**unknown, **content}
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"'{path}' is truncated or not a set's manifest; write the set again") from error
+    ours = isinstance(content, dict) and all(isinstance(content.get(name, {}), dict) for name in ("sha256", "bytes"))
+    return content if ours else {}
 
 
 def require_finished(folder: Path) -> None:
