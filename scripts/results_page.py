@@ -123,7 +123,8 @@ def _run(run: Path) -> Iterator[str]:
         f"The recipe `{run.name}`: {recipe.training.epochs} epochs, {_seeds(recipe)}; "
         f"{images_of(Results.load(folders[0] / RESULTS_FILE).header)}. "
         f"[The report](../{place}/report/index.html) is one page with all figures; `{place}` holds the counts, "
-        "the logs and the trained models.\n"
+        f"the logs and the trained models. `pushpull run {run.name} --data FOLDER` makes them anew, "
+        f"`pushpull benchmark {run.name} --variant NAME --data FOLDER` those of one training.\n"
     )
     yield _notes(run)
     yield (run / "report" / "table.md").read_text(encoding="utf-8")

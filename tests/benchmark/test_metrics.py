@@ -230,7 +230,12 @@ def test_an_unknown_baseline_name():
         mce(flat(0.3), "AlexNett")
 
 
-@pytest.mark.parametrize("values", [0.3, None, "high", (), iter([0.3])])
+def test_a_corruption_without_errors_has_no_mean():
+    with pytest.raises(InputError, match="results must give fog one error per severity, or leave it out; it has none"):
+        corruption_errors({"snow": [0.1], "fog": []})
+
+
+@pytest.mark.parametrize("values", [0.3, None, "high", iter([0.3])])
 def test_errors_must_be_per_severity(values):
     with pytest.raises(InputError, match="results must give fog one error per severity, not"):
         mean_error(flat(0.3) | {"fog": values})

@@ -33,7 +33,10 @@ def corruption_errors(results: Results | Errors) -> dict[str, float]:
         >>> corruption_errors({"fog": (0.1, 0.2, 0.3, 0.4, 0.5)})
         {'fog': 0.3}
     """
-    return {name: fmean(values) for name, values in _checked(results, "results").items()}
+    errors = _checked(results, "results")
+    if empty := [name for name, values in errors.items() if not len(values)]:
+        raise InputError(f"results must give {empty[0]} one error per severity, or leave it out; it has none")
+    return {name: fmean(values) for name, values in errors.items()}
 
 
 def mean_error(results: Results | Errors) -> float:
@@ -195,7 +198,7 @@ def _checked(given: Results | Errors, argument: str) -> Errors:
     if not isinstance(given, Mapping):
         raise InputError(f"{argument} must be Results or a mapping from corruption to errors, not {given!r}")
     for name, values in given.items():
-        if not isinstance(values, Collection) or isinstance(values, str) or len(values) == 0:
+        if not isinstance(values, Collection) or isinstance(values, str):
             raise InputError(f"{argument} must give {name} one error per severity, not {values!r}")
         for value in values:
             _require_fraction(value, f"error of {name} in {argument}")
