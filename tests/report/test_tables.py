@@ -95,6 +95,17 @@ def test_entries_that_read_the_same_share_the_emphasis(results, make_results):
     assert all(entry.best for row in table.rows for entry in row[1:])
 
 
+def test_the_spread_does_not_part_what_reads_the_same(scores):
+    twins = [
+        dataclasses.replace(scores[0], model=name, trainings=2, clean_error=error, sd={"clean_error": sd})
+        for name, error, sd in (("one", 0.19001, 0.001), ("two", 0.19003, 0.003), ("three", 0.2, 0.001))
+    ]
+    table = comparison_table(twins, scores[0])
+    place = table.header.index("Clean error, %")
+    found = [(row[place].text, row[place].best) for row in table.rows]
+    assert found == [("19.00 ± 0.10", True), ("19.00 ± 0.30", True), ("20.00 ± 0.10", False)]
+
+
 def test_the_lowest_error_of_each_corruption_is_emphasised(results):
     table = corruption_table(results)
     assert table.header == ("Corruption", "Group", *(result.model for result in results))

@@ -6,8 +6,8 @@ from typing import TypeVar
 from pushpull_conv.corruptions.spec import SEVERITIES, spoken
 from pushpull_conv.report.averages import Row
 from pushpull_conv.report.scores import shared_corruptions
-from pushpull_conv.report.tables import Entry, Table
-from pushpull_conv.report.wording import signed
+from pushpull_conv.report.tables import Entry, Table, read_as_best
+from pushpull_conv.report.wording import percent, signed
 
 Key = TypeVar("Key", bound=Hashable)
 Cell = tuple[str, int]
@@ -48,12 +48,11 @@ def cells_table(results: Sequence[Row], baseline: Row, cells: Sequence[Cell]) ->
     """Return one row per cell, one column per variant: the error, and its difference to the baseline's."""
     rows = []
     for cell in cells:
-        errors = {row.model: _error(row, cell) for row in results}
-        entries = [
-            Entry(_beside(error, errors[baseline.model], label == baseline.model), error, error == min(errors.values()))
-            for label, error in errors.items()
-        ]
+        errors, base = [_error(row, cell) for row in results], _error(baseline, cell)
+        texts = [_beside(error, base, row.model == baseline.model) for row, error in zip(results, errors, strict=True)]
+        marks = read_as_best([percent(error) for error in errors], errors)
         name, severity = cell
+        entries = map(Entry, texts, errors, marks)
         rows.append((Entry(f"{spoken(name)} {severity}", f"{name} {severity}"), *entries))
     return Table(
         title="Where the variants differ most",

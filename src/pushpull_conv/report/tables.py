@@ -145,8 +145,7 @@ def corruption_table(results: Sequence[Row]) -> Table:
         for name in names:
             errors = [corruption_errors(result.errors)[name] for result in results]
             texts = [_hundredfold(error) for error in errors]
-            best = _hundredfold(min(errors)) if len(errors) > 1 else None
-            entries = [Entry(text, error, text == best) for text, error in zip(texts, errors, strict=True)]
+            entries = [*map(Entry, texts, errors, read_as_best(texts, errors))]
             rows.append((Entry(spoken(name), name), Entry(group, group), *entries))
     over = "the severities" if all(isinstance(row, Results) for row in results) else "the severities and the trainings"
     return Table(
@@ -321,22 +320,41 @@ def corruptions_csv(results: Sequence[Results]) -> str:
     return _csv(rows)
 
 
-def _column(measure: _Measure, scores: Sequence[Score]) -> list[Entry]:
-    """Make one measure's entries; those that read the same as the best are all emphasised."""
-    values = [_value(score, measure) for score in scores]
-    texts = [_text(score, measure) for score in scores]
+def read_as_best(
+    texts: Sequence[str], values: Sequence[float | None], best: Callable[[Iterable[float]], float] = min
+) -> list[bool]:
+    """Tell which of several numbers read as the best does and are emphasised; none where there is only one.
+
+    Args:
+        texts: The numbers as they are written, without a spread.
+        values: The numbers; None: not known.
+        best: Which is the best.
+
+    Example:
+        >>> read_as_best(["9.10", "9.10", "9.20", "–"], [0.09101, 0.09104, 0.092, None])
+        [True, True, False, False]
+    """
     known = [value for value in values if value is not None]
-    best = texts[values.index(measure.best(known))] if measure.best and len(known) > 1 else None
-    return [Entry(text, value, text == best) for text, value in zip(texts, values, strict=True)]
+    if len(known) < 2:
+        return [False] * len(values)
+    first = texts[values.index(best(known))]
+    return [text == first for text in texts]
+
+
+def _column(measure: _Measure, scores: Sequence[Score]) -> list[Entry]:
+    """Make one measure's entries."""
+    values = [_value(score, measure) for score in scores]
+    texts = [UNKNOWN if value is None else measure.text(value) for value in values]
+    spread = [
+        text if value is None else with_spread(text, _spread(score, measure.field))
+        for text, value, score in zip(texts, values, scores, strict=True)
+    ]
+    marks = read_as_best(texts, values, measure.best) if measure.best else [False] * len(values)
+    return [*map(Entry, spread, values, marks)]
 
 
 def _value(score: Score, measure: _Measure) -> float | None:
     return getattr(score, measure.field)
-
-
-def _text(score: Score, measure: _Measure) -> str:
-    value = _value(score, measure)
-    return UNKNOWN if value is None else with_spread(measure.text(value), _spread(score, measure.field))
 
 
 def _spread(score: Score, field: str) -> float | None:
