@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from run_files import finish_cells, finish_results, finish_training
 
 from pushpull_conv import InputError
+from pushpull_conv.cluster import slurm as commands
 from pushpull_conv.cluster.scripts import Resources
 from pushpull_conv.cluster.slurm import Queued
-from pushpull_conv.cluster.submission import Plan, plan, submit
+from pushpull_conv.cluster.submission import Plan, dry_run, plan, submit
 from pushpull_conv.cluster.tasks import Task
 from steps import refused
 
@@ -85,6 +86,23 @@ def test_a_failed_training_is_submitted_again_with_what_waited_for_it(run, slurm
     slurm.change(calls=[])
     submitted(run)
     assert arrays(slurm) == []
+
+
+@pytest.mark.parametrize("call", [submit, dry_run])
+def test_a_task_that_ends_while_slurm_is_asked_is_not_submitted_again(run, slurm, monkeypatch, call):
+    submitted(run)
+    slurm.change(calls=[])
+    ask = commands.queue
+
+    def ask_at_the_end():
+        finish_training(run, "PP3")
+        slurm.change(queue=[entry for entry in slurm.state["queue"] if entry[:2] != ["1", "2"]])
+        return ask()
+
+    monkeypatch.setattr(commands, "queue", ask_at_the_end)
+    lines = list(call(run, Resources(), python="python", data=None))
+    assert lines == (["48 in the queue before, 1 done"] if call is submit else [])
+    assert slurm.calls("sbatch") == slurm.calls("scancel") == []
 
 
 def test_what_waits_for_what_cannot_come_true_is_not_queued(run, slurm):

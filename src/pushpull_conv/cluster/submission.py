@@ -86,7 +86,8 @@ def submit(run: Run, resources: Resources, *, python: str, data: Path | None) ->
     """
     writable_folder(run.cluster / "logs")
     with alone(run.cluster / "lock", f"'{run.folder}' is being submitted by another call; wait until it is through"):
-        all_tasks, queue = tasks(run), slurm.queue().get(run.cluster, {})
+        queue = slurm.queue().get(run.cluster, {})
+        all_tasks = tasks(run)  # after the queue: what ends in between is done, and would else be in neither
         todo = plan(all_tasks, queue)
         slurm.cancel([f"{queue[key].job}_{key[1]}" for key in todo.withdrawn])
         jobs = {key: place.job for key, place in queue.items() if key not in todo.withdrawn}
@@ -101,9 +102,9 @@ def submit(run: Run, resources: Resources, *, python: str, data: Path | None) ->
 
 def dry_run(run: Run, resources: Resources, *, python: str, data: Path | None) -> Iterator[str]:
     """Give the text of the scripts and of the commands with which `submit` would submit what is missing."""
-    all_tasks = tasks(run)
     known, unknown = slurm.queue_if_known()
     queue = (known or {}).get(run.cluster, {})
+    all_tasks = tasks(run)  # after the queue, as in `submit`
     if unknown:
         yield f"# as if nothing were in the queue, which is not known: {unknown}"
     todo = plan(all_tasks, queue)
