@@ -1,5 +1,6 @@
 """What is submitted, and that nothing is submitted twice."""
 
+import shlex
 import shutil
 
 import pytest
@@ -222,6 +223,12 @@ def test_a_dry_run_prints_scripts_and_calls_and_leaves_nothing(pushpull, no_slur
         + f"{folder}/compare.sh",
     ]
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_runs_calls_can_be_pasted_where_the_folder_has_spaces(pushpull, no_slurm, tmp_path):
+    code, out, err = pushpull(*SUBMIT, "--dry-run", "--out", tmp_path / "my run")
+    assert (code, err) == (0, "")
+    assert shlex.split(out.splitlines()[-4])[-1] == f"{tmp_path}/my run/cluster/train.sh"
 
 
 def test_slurm_is_asked_once_for_all_runs(pushpull, slurm, tmp_path, monkeypatch):

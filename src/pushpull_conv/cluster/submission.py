@@ -116,7 +116,8 @@ def dry_run(run: Run, resources: Resources, *, python: str, data: Path | None) -
         yield _script(run, batch.array, all_tasks, resources, python, data)
     for batch in todo.batches:
         jobs |= dict.fromkeys(batch.keys, f"<{batch.array}>")
-        yield " ".join(_words(run, batch, resources, _after(batch, todo.batches, jobs)))
+        *options, script = _words(run, batch, resources, _after(batch, todo.batches, jobs))
+        yield f"{' '.join(options)} {shlex.quote(script)}"  # in the options <JOB> stands for a number yet unknown
 
 
 def _script(
