@@ -179,6 +179,14 @@ def test_truth_is_no_number(setting):
     assert load_recipe("quickstart", ["data.greyscale=yes"]).data.greyscale
 
 
+def test_truth_is_no_number_in_a_list_either():
+    layer = "variants=[{name: baseline}, {name: a, layer: {kind: varied-push-pull, avg_kernel_sizes: [3, yes]}}]"
+    said = r"avg_kernel_sizes is \[3, True\], as YAML also reads yes, no, on and off; give a number"
+    with pytest.raises(InputError, match=said):
+        load_recipe("quickstart", [layer])
+    assert load_recipe("quickstart", [layer.replace("yes", "5")]).variant("a").layer.avg_kernel_sizes == (3, 5)
+
+
 def test_a_recipe_extends_one_other(tmp_path):
     (tmp_path / "list.yaml").write_text("extends: [quickstart, cifar10-resnet20]\n")
     with pytest.raises(InputError, match=r"extends \['quickstart', 'cifar10-resnet20'\]; give one recipe, by its name"):

@@ -23,10 +23,15 @@ class Section(BaseModel):
     def _no_truth_for_numbers(cls, given: Any) -> Any:
         """Refuse what pydantic would take for 1 and 0."""
         for name, value in given.items() if isinstance(given, Mapping) else ():
-            field = cls.model_fields.get(name)
-            if field and isinstance(value, bool) and {int, float} & {field.annotation, *get_args(field.annotation)}:
+            field, parts = cls.model_fields.get(name), value if isinstance(value, list | tuple) else [value]
+            if field and any(isinstance(part, bool) for part in parts) and _takes_numbers(field.annotation):
                 raise ValueError(f"{name} is {value}, as YAML also reads yes, no, on and off; give a number")
         return given
+
+
+def _takes_numbers(annotation: Any) -> bool:
+    """Whether a setting of this type is a number, may be one, or has several."""
+    return annotation in (int, float) or any(map(_takes_numbers, get_args(annotation)))
 
 
 def _checked(avg_kernel_size: int) -> int:
