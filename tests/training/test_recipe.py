@@ -121,6 +121,16 @@ def test_a_model_that_cannot_be_built_without_memory_is_accepted():
         (
             None,
             "variants",
+            [{"name": "a", "layer": "blurpool"}],
+            [
+                "variants.0.layer: is a section with a kind, one of upsampled-pull, blurpool",
+                "write {kind: blurpool}, not",
+            ],
+        ),
+        (None, "variants", [{"name": "a", "layer": [3]}], ["variants.0.layer", "write {kind: KIND}, not [3]"]),
+        (
+            None,
+            "variants",
             [{"name": "a", "layer": {"kind": "surround", "sigm": 1}}],
             ["recipe key 'sigm'", "did you mean 'sigma'"],
         ),

@@ -322,6 +322,10 @@ def _one_line(error: ErrorDetails) -> str:
         return f"{where}: is empty; give one or more"
     if error["type"] == "union_tag_not_found":
         return f"{where}: has no kind; allowed: {', '.join(LAYERS)}"
+    if error["type"] == "model_attributes_type":  # in the place of a layer
+        given = error["input"]
+        kind = given if given in list(LAYERS) else "KIND"
+        return f"{where}: is a section with a kind, one of {', '.join(LAYERS)}; write {{kind: {kind}}}, not {given!r}"
     reason = error.get("ctx", {}).get("error") or error["msg"]
     given = "" if isinstance(reason, Exception) or error["type"] == "missing" else f", not {error['input']!r}"
     return f"{where}: {reason}{given}" if where else f"{reason}{given}"
