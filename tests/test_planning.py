@@ -5,9 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
-from pushpull_conv import evaluate
+from pushpull_conv import evaluate, ranks
 from pushpull_conv.errors import InputError
 from pushpull_conv.experiment import Experiment
 from pushpull_conv.files import MODEL_FILE, RECIPE_FILE, RESULTS_FILE, in_use
@@ -53,6 +54,20 @@ def test_a_dry_run_refuses_devices_that_are_not_there(pushpull):
     code, _, err = pushpull("run", "quickstart", "--dry-run", "--devices", "999")
     assert code == 2
     assert "--devices 999 is not from 1 to" in err
+
+
+def test_a_dry_run_refuses_devices_that_cannot_share_a_batch_unless_all_is_trained(pushpull, tmp_path, monkeypatch):
+    monkeypatch.setattr(ranks, "usable_cores", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    call = ["run", "quickstart", "--dry-run", "--devices", "3", "--out", tmp_path]
+    code, out, err = pushpull(*call)
+    assert (code, out) == (2, "")
+    assert "batch_size 32 is not a multiple of the 3 devices that share a batch" in err
+    (tmp_path / RECIPE_FILE).write_text(load_recipe("quickstart").to_yaml())
+    for name in ("baseline", "PP3"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MODEL_FILE).touch()
+    assert pushpull(*call)[0] == 0
 
 
 def test_images_that_do_not_fill_a_batch_are_refused_by_a_dry_run(tmp_path):

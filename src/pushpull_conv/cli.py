@@ -159,7 +159,7 @@ def run(
         from pushpull_conv.ranks import require_devices
 
         require_devices(devices)
-        _print_plan(recipe, data, out, settings)
+        _print_plan(recipe, data, out, settings, devices)
         return
     _on_devices(devices)
     with _experiment(recipe, data, out, settings) as experiment:
@@ -297,7 +297,7 @@ def submit(
         if dry_run:
             lines = submission.dry_run(run, resources, python=sys.executable, data=data)
         else:
-            experiment.check()
+            experiment.check(resources.devices)
             slurm.queue()  # where SLURM does not answer, nothing is begun
             experiment.claim()
             lines = submission.submit(run, resources, python=sys.executable, data=data)
@@ -646,13 +646,14 @@ def _experiment(recipe: str, data: Path | None, out: Path | None, settings: list
         yield Experiment(loaded, folder, data_root=data, console=console, ranks=ranks)
 
 
-def _print_plan(recipe: str, data: Path | None, out: Path | None, settings: list[str] | None) -> None:
+def _print_plan(recipe: str, data: Path | None, out: Path | None, settings: list[str] | None, devices: int) -> None:
     with _experiment(recipe, data, out, settings) as experiment:
         from pushpull_conv.planning import plan, plan_table
         from pushpull_conv.ranks import own_device
         from pushpull_conv.training.precision import precision_refusal
 
         title = f"{experiment.recipe.title} in {experiment.folder}: estimated on one device of this machine"
+        experiment.check(devices)
         planned = plan(experiment)
         experiment.console.print(plan_table(planned, title), crop=False)
         if any(one.training_seconds for one in planned):

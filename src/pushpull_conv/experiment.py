@@ -29,7 +29,14 @@ from pushpull_conv.benchmarking import cell_bar, note_if_slow, save_sample
 from pushpull_conv.classifiers import open_classifier
 from pushpull_conv.comparison import compare
 from pushpull_conv.corruptions import FrostTextures, load_frost
-from pushpull_conv.data import ImageSource, identity_of, open_images, require_outside, stratified
+from pushpull_conv.data import (
+    ImageSource,
+    identity_of,
+    open_images,
+    require_equal_parts,
+    require_outside,
+    stratified,
+)
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import (
     CELLS_FOLDER,
@@ -98,12 +105,18 @@ class Experiment:
         require_outside(folder, data_root)
         ranks.by_first(self._require_own_folder)
 
-    def check(self) -> None:
+    def check(self, devices: int) -> None:
         """Open the test images, the frost textures and the weights, so that what is wrong is said now, not hours later.
 
+        Args:
+            devices: How many are to share each batch of the trainings that are left.
+
         Raises:
-            InputError: The data, the textures or the weights cannot be used, or the images do not fit the benchmark.
+            InputError: The data, the textures or the weights cannot be used, the images do not fit the benchmark, or
+                the devices cannot share a batch.
         """
+        if not all((self.folder / variant.name / MODEL_FILE).exists() for variant in self.recipe.trainings):
+            require_equal_parts(self.recipe.training.batch_size, devices)
         self.versions(self.images("test"))
         if self.recipe.model.weights:
             build(self.recipe, self.recipe.variant(self.recipe.baseline), self.images("test"))
@@ -118,7 +131,7 @@ class Experiment:
 
     def run(self) -> Path:
         """Train, benchmark and compare all variants; return the report's page."""
-        self.check()
+        self.check(self.ranks.count)
         for variant in self.recipe.trainings:
             self.train(variant)
         self.claim()

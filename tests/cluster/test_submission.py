@@ -287,6 +287,13 @@ def test_images_that_do_not_fit_are_refused_before_anything_is_submitted(pushpul
     assert slurm.calls("sbatch") == []
 
 
+def test_gpus_that_cannot_share_a_batch_are_refused_before_anything_is_submitted(pushpull, slurm, tmp_path):
+    call = [*SUBMIT, "--gpus", "a100:3", "--out", tmp_path / "run"]
+    refused(pushpull(*call), "batch_size 32 is not a multiple of the 3 devices that share a batch")
+    assert slurm.calls("sbatch") == []
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_without_space_or_leave_is_refused(pushpull, slurm, tmp_path):
     (tmp_path / "file").write_text("")
     refused(pushpull(*SUBMIT, "--out", tmp_path / "file" / "out"), "cannot be written")

@@ -1,6 +1,6 @@
 """Labelled images: where they come from, how they are held, and how they reach a network in batches."""
 
-from pushpull_conv.data.batches import PADDING, EvaluationBatches, TrainingBatches
+from pushpull_conv.data.batches import PADDING, EvaluationBatches, TrainingBatches, require_equal_parts
 from pushpull_conv.data.image_set import ImageSet
 from pushpull_conv.data.places import epoch_order, stratified
 from pushpull_conv.data.published import open_published
@@ -27,6 +27,7 @@ __all__ = [
     "load_images",
     "open_images",
     "open_published",
+    "require_equal_parts",
     "require_outside",
     "stratified",
 ]

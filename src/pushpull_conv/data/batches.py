@@ -135,7 +135,12 @@ def _crop_and_flip(images: Tensor, padding: int, offsets: Tensor, flips: Tensor)
 def require_batches(count: int, batch_size: int, ranks: int) -> None:
     """Raise `InputError` unless ``count`` images make a batch, and a batch as many equal parts as there are ranks."""
     require_positive("batch_size", batch_size)
-    if batch_size % ranks:
-        raise InputError(f"batch_size {batch_size} is not a multiple of the {ranks} devices that share a batch")
+    require_equal_parts(batch_size, ranks)
     if count < batch_size:
         raise InputError(f"{count} images do not fill one batch of {batch_size}; lower batch_size")
+
+
+def require_equal_parts(batch_size: int, ranks: int) -> None:
+    """Raise `InputError` unless a batch can be shared out evenly among the ranks."""
+    if batch_size % ranks:
+        raise InputError(f"batch_size {batch_size} is not a multiple of the {ranks} devices that share a batch")
