@@ -8,15 +8,17 @@ import pytest
 import torch
 from rich.console import Console
 
-from pushpull_conv import evaluate, ranks
+from pushpull_conv import CORRUPTIONS, evaluate, planning, ranks
+from pushpull_conv.benchmark import wanted_cells
 from pushpull_conv.errors import InputError
 from pushpull_conv.experiment import Experiment
-from pushpull_conv.files import MODEL_FILE, RECIPE_FILE, RESULTS_FILE, in_use
+from pushpull_conv.files import MODEL_FILE, RECIPE_FILE, RESULTS_FILE, cell_file, in_use
 from pushpull_conv.planning import Planned, plan, plan_table
 from pushpull_conv.training.fit import build
 from pushpull_conv.training.module import ClassifierTraining
 from pushpull_conv.training.recipe import load_recipe
 
+SMALL_MODEL = "model.name=timm:test_resnet"
 RUNS = sorted(path.parent for path in (Path(__file__).parents[1] / "results").glob(f"*/{RECIPE_FILE}"))
 
 
@@ -48,6 +50,70 @@ def test_the_steps_that_are_timed_are_those_of_the_training(tmp_path, monkeypatc
     monkeypatch.setattr(ClassifierTraining, "loss", watched)
     plan(Experiment(recipe, tmp_path, data_root=None, console=Console(quiet=True)))
     assert list(dict.fromkeys(timed)) == [(1, 0), (1, 1), (3, 0)]
+
+
+@pytest.fixture
+def even_costs(monkeypatch):
+    """For each image 1 s in training, 10 in validation, 100 for its versions in the network and 1000 to make them."""
+    timed = []
+
+    def cost(experiment, variant, *, train, benchmark):
+        timed.append(variant)
+        return planning._Cost(1.0 * train, 10.0 * train, 100.0 * benchmark, 1)
+
+    monkeypatch.setattr(planning, "_cost", cost)
+    monkeypatch.setattr(planning, "_corrupting_seconds", lambda experiment: 1000.0)
+    return timed
+
+
+def test_what_is_half_done_takes_the_time_that_is_left(tmp_path, even_costs):
+    """Done are two of five epochs, and of three models the cells of one, and of the next fog and the clean images."""
+    recipe = load_recipe("quickstart", ["training.epochs=5", "benchmark.every=2", "variants=[baseline]"])
+    experiment = Experiment(recipe, tmp_path, data_root=None, console=Console(quiet=True))
+    (whole,) = plan(experiment)
+    assert whole.training_seconds == 5 * (45 * 32 + 355 * 10), "with the validation of every epoch"
+    assert whole.benchmark_seconds == pytest.approx(3 * 76 / 76 * 355 * 1100)
+    experiment.claim()
+    folder = tmp_path / "baseline"
+    for cells in (folder / "epochs" / "002" / "cells", folder / "epochs" / "004" / "cells"):
+        cells.mkdir(parents=True)
+    (folder / "metrics.csv").write_text("epoch,loss\n1,2.0\n2,1.0\n")
+    for epoch, corruptions in {"002": CORRUPTIONS, "004": ["fog"]}.items():
+        for key in wanted_cells(corruptions):
+            (folder / "epochs" / epoch / "cells" / cell_file(*key)).touch()
+    (left,) = plan(experiment)
+    assert left.training_seconds == 3 * (45 * 32 + 355 * 10)
+    assert left.benchmark_seconds == pytest.approx((2 * 76 - 6) / 76 * 355 * 1100)
+    assert (left.steps, left.cells, left.bytes) == (whole.steps, whole.cells, whole.bytes)
+
+
+def test_validation_is_timed_at_the_precision_of_training_and_only_where_training_is_left(tmp_path, monkeypatch):
+    seen, forward = [], planning.Classifier.forward
+
+    def watched(classifier, images):
+        logits = forward(classifier, images)
+        if not classifier.training and torch.is_inference_mode_enabled():
+            seen.append(logits.dtype)
+        return logits
+
+    monkeypatch.setattr(planning.Classifier, "forward", watched)
+    recipe = load_recipe("quickstart", ["training.precision=64-true", "variants=[baseline]", SMALL_MODEL])
+    experiment = Experiment(recipe, tmp_path, data_root=None, console=Console(quiet=True))
+    plan(experiment)
+    assert set(seen) == {torch.float64, torch.float32}, "the benchmark is in float32"
+    experiment.claim()
+    (tmp_path / "baseline").mkdir()
+    (tmp_path / "baseline" / MODEL_FILE).touch()
+    seen.clear()
+    plan(experiment)
+    assert set(seen) == {torch.float32}
+
+
+def test_repeats_are_timed_once_those_of_a_student_too(tmp_path, even_costs):
+    variants = "variants=[baseline, {name: taught, distillation: {teacher: baseline}}]"
+    recipe = load_recipe("quickstart", [variants, "repeats=3"])
+    planned = plan(Experiment(recipe, tmp_path, data_root=None, console=Console(quiet=True)))
+    assert (len(planned), len(even_costs)) == (6, 2)
 
 
 def test_a_dry_run_refuses_devices_that_are_not_there(pushpull):

@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 import torch
 
 from pushpull_conv.benchmark.evaluation import AUTOCAST_DTYPES
+from pushpull_conv.cluster.tasks import Run
 from pushpull_conv.corruptions import CORRUPTIONS, SEVERITIES
 from pushpull_conv.data import ImageSource, PictureBatches, default_workers
 from pushpull_conv.experiment import Experiment
 from pushpull_conv.files import MODEL_FILE
 from pushpull_conv.models import Classifier
 from pushpull_conv.ranks import own_device
+from pushpull_conv.repeats import variant_of
 from pushpull_conv.report.tables import Entry, Table
 from pushpull_conv.report.wording import duration
 from pushpull_conv.training.fit import build, training_batches, training_module
@@ -29,6 +31,8 @@ _PROBE_SECONDS = 0.5
 _TRIES = 3
 _LONG_SECONDS = 2.0
 """The time of a first step beside which what is prepared in it does not count."""
+_CELLS = len(CORRUPTIONS) * len(SEVERITIES) + 1
+"""Of the benchmark of one model, the clean images among them."""
 _CHECKPOINT_COPIES = 4
 """Two checkpoints, each with the weights and their momentum."""
 
@@ -40,9 +44,9 @@ class Planned:
     Args:
         variant: Its name.
         steps: Optimiser steps, of all epochs.
-        training_seconds: Estimated time of the training; 0 where it is done.
+        training_seconds: Estimated time of the epochs that are left, each with its validation; 0 where none is.
         cells: Cells of the benchmark: the clean images, and each corruption at each severity.
-        benchmark_seconds: Estimated time of the benchmark; 0 where it is done.
+        benchmark_seconds: Estimated time of the cells that are not counted yet; 0 where none is left.
         bytes: Estimated size of its folder when all is done.
     """
 
@@ -56,9 +60,10 @@ class Planned:
 
 @dataclasses.dataclass(frozen=True)
 class _Cost:
-    """Seconds of a training and of a network's 75 benchmarked versions, for one image, and bytes of its weights."""
+    """Seconds for an image in training, in validation and in a network's 75 benchmarked versions; bytes of weights."""
 
     training: float
+    validation: float
     benchmark: float
     weights: int
 
@@ -66,8 +71,9 @@ class _Cost:
 def plan(experiment: Experiment) -> list[Planned]:
     """Return what each variant of an experiment takes, in order, and the time that is left.
 
-    Times are those of this machine and one device: a few training steps and one benchmarked batch of some images are
-    done for every variant (once for those that differ in the seed), and scaled up. Nothing is written.
+    Times are those of this machine and one device: a few training steps, one validated and one benchmarked batch of
+    some images are done for every variant (once for those that differ in the seed), and scaled up to the epochs and
+    cells that the run's files lack. Nothing is written.
 
     Raises:
         InputError: The images do not fill one batch, or do not fit the benchmark.
@@ -75,33 +81,43 @@ def plan(experiment: Experiment) -> list[Planned]:
     cost = functools.cache(functools.partial(_cost, experiment))
     corrupting = functools.cache(functools.partial(_corrupting_seconds, experiment))
     recipe, training, test = experiment.recipe, experiment.images("train"), experiment.images("test")
+    epochs, run = recipe.training.epochs, Run.of(recipe.model_dump(), experiment.folder)
+    models = math.ceil(epochs / (recipe.benchmark.every or epochs))
     planned = []
     for variant in recipe.trainings:
-        folder = experiment.folder / variant.name
-        trained, benchmarked = (folder / MODEL_FILE).exists(), experiment.finished(folder) is not None
-        steps = len(training_batches(recipe, variant, training, torch.device("cpu"))) * recipe.training.epochs
-        epochs = math.ceil(recipe.training.epochs / (recipe.benchmark.every or recipe.training.epochs))
+        trained = (experiment.folder / variant.name / MODEL_FILE).exists()
+        left = 0 if trained else epochs - run.epochs_done(variant.name)
+        missing = models * _CELLS - sum(counted for counted, _ in run.counted(variant.name).values())
+        steps = len(training_batches(recipe, variant, training, torch.device("cpu")))
         with experiment.console.status(f"timing a few steps of {variant.name}"):
-            alike = variant.model_copy(update={"name": "any", "seed": None})
-            one = cost(alike, train=not trained, benchmark=not benchmarked)
-            corruptions = 0.0 if benchmarked else corrupting()
+            one = cost(_alike(variant), train=left > 0, benchmark=missing > 0)
+            corruptions = corrupting() if missing else 0.0
         planned.append(
             Planned(
                 variant.name,
-                steps,
-                steps * recipe.training.batch_size * one.training,
-                epochs * (len(CORRUPTIONS) * len(SEVERITIES) + 1),
-                epochs * len(test) * (one.benchmark + corruptions),
-                (_CHECKPOINT_COPIES + epochs) * one.weights,
+                steps * epochs,
+                left * (steps * recipe.training.batch_size * one.training + len(test) * one.validation),
+                models * _CELLS,
+                missing / _CELLS * len(test) * (one.benchmark + corruptions),
+                (_CHECKPOINT_COPIES + models) * one.weights,
             )
         )
     return planned
+
+
+def _alike(variant: Variant) -> Variant:
+    """The variant without what its repeats differ in, which changes no time: the name, the seed, the teacher's seed."""
+    lesson = variant.distillation
+    if lesson:
+        lesson = lesson.model_copy(update={"teacher": variant_of(lesson.teacher)})
+    return variant.model_copy(update={"name": "any", "seed": None, "distillation": lesson})
 
 
 def _cost(experiment: Experiment, variant: Variant, *, train: bool, benchmark: bool) -> _Cost:
     classifier, _ = build(experiment.recipe, variant, experiment.images("train"))
     return _Cost(
         _training_seconds(experiment, variant, classifier) if train else 0.0,
+        _validation_seconds(experiment, classifier) if train else 0.0,
         _network_seconds(experiment, classifier) if benchmark else 0.0,
         sum(tensor.numel() * tensor.element_size() for tensor in classifier.state_dict().values()),
     )
@@ -118,8 +134,7 @@ def _training_seconds(experiment: Experiment, variant: Variant, classifier: Clas
     few = {"batch_size": _probe_size(experiment), "compile": False}
     settings = experiment.recipe.training.model_copy(update=few)
     recipe = experiment.recipe.model_copy(update={"training": settings})
-    device = own_device()
-    dtype = torch.float64 if settings.precision == "64-true" else torch.float32
+    device, dtype = own_device(), _dtype(settings.precision)
     images = experiment.images("train")
     teacher = untrained_teacher(recipe, variant, images)
     if teacher:
@@ -137,12 +152,34 @@ def _training_seconds(experiment: Experiment, variant: Variant, classifier: Clas
     while not times or (times[0] < _LONG_SECONDS and sum(times[1:]) < _PROBE_SECONDS):
         started = time.perf_counter()
         batch, labels, index = (values.to(device) for values in next(batches))
-        with torch.autocast(device.type, HALVES.get(settings.precision), enabled=settings.precision in HALVES):
+        with _autocast(HALVES.get(settings.precision)):
             loss, _ = module.loss((batch, labels, index), epoch=0)
         loss.backward()
         _finish()
         times.append(time.perf_counter() - started)
     return max(loading, min(times)) / settings.batch_size
+
+
+def _validation_seconds(experiment: Experiment, classifier: Classifier) -> float:
+    """The time to read and classify one test image at the training's precision, as `fit` does after every epoch."""
+    test, precision, device = experiment.images("test"), experiment.recipe.training.precision, own_device()
+    few = test.subset(torch.arange(min(_probe_size(experiment), len(test))))
+    classifier.to(device, _dtype(precision)).eval()
+
+    def validate() -> None:
+        classifier(next(iter(few.batches(len(few)))).images.to(device))
+
+    with torch.inference_mode(), _autocast(HALVES.get(precision)):
+        return _shortest(validate) / len(few)
+
+
+def _dtype(precision: str) -> torch.dtype:
+    """The type of the weights in training."""
+    return torch.float64 if precision == "64-true" else torch.float32
+
+
+def _autocast(half: torch.dtype | None) -> torch.autocast:
+    return torch.autocast(own_device().type, half, enabled=half is not None)
 
 
 def untrained_teacher(recipe: Recipe, variant: Variant, images: ImageSource) -> Classifier | None:
@@ -157,7 +194,7 @@ def _network_seconds(experiment: Experiment, classifier: Classifier) -> float:
     images = next(iter(experiment.images("test").batches(_probe_size(experiment)))).images.to(own_device())
     classifier.to(own_device()).float().eval()
     half = AUTOCAST_DTYPES.get(experiment.recipe.benchmark.autocast or "")
-    with torch.inference_mode(), torch.autocast(images.device.type, half, enabled=half is not None):
+    with torch.inference_mode(), _autocast(half):
         classifier(images)  # allocates
         seconds = _shortest(lambda: classifier(images))
     return seconds * len(CORRUPTIONS) * len(SEVERITIES) / len(images)
