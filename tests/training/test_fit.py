@@ -26,6 +26,7 @@ from pushpull_conv.training.fit import WholeCheckpoints, build, channel_statisti
 from pushpull_conv.training.module import ClassifierTraining
 from pushpull_conv.training.recipe import load_recipe
 from pushpull_conv.training.variants import VARIANTS
+from steps import refused
 
 SMALL = ["training.epochs=3", "variants=[baseline, PP3-trainable]"]
 
@@ -208,6 +209,15 @@ def test_a_checkpoint_replaces_the_last_one_only_when_it_is_whole(tmp_path, monk
         checkpoints.save_checkpoint({"epoch": 2}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_training_that_diverges_is_stopped_and_leaves_no_epoch(pushpull, tmp_path):
+    steep = ["training.learning_rate={start: 1.0e+30, top: 1.0e+30, end: 1.0e+30}", "model.name=timm:test_resnet"]
+    words = [word for setting in (*steep, "data.fraction=0.1", "training.epochs=2") for word in ("--set", setting)]
+    result = pushpull("train", "quickstart", "--variant", "baseline", *words, "--out", tmp_path)
+    refused(result, "the loss on the test images is nan after epoch 1: the training diverged; lower training.learning")
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in {".ckpt", ".csv", ".safetensors"}]
+    assert not (tmp_path / "baseline" / "provenance.json").exists()
 
 
 @pytest.mark.parametrize("variant", [name for name, change in VARIANTS.items() if change is not None])

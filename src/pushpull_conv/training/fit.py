@@ -76,7 +76,7 @@ def fit(
         The path of ``model.safetensors``.
 
     Raises:
-        InputError: The images do not fill a batch.
+        InputError: The images do not fill a batch, or the loss is not finite after an epoch, of which nothing is kept.
     """
     device = own_device()
     settings = recipe.training

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from pushpull_conv.errors import InputError, is_finite
 from pushpull_conv.models import Classifier
 from pushpull_conv.training.losses import distillation, jensen_shannon
 from pushpull_conv.training.recipe import Training
@@ -103,8 +104,17 @@ class ClassifierTraining(LightningModule):
         self._sums += torch.stack([cross_entropy(logits, labels, reduction="sum"), hits, hits.new_tensor(len(labels))])
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean loss and accuracy over the images of all ranks, however many each of them had."""
+        """Log the mean loss and accuracy over the images of all ranks, however many each of them had.
+
+        Raises:
+            InputError: The loss is not finite. Nothing has been kept of the epoch yet.
+        """
         loss, hits, count = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
+        if not is_finite(loss):
+            raise InputError(
+                f"the loss on the test images is {float(loss)} after epoch {self.current_epoch + 1}: the training "
+                "diverged; lower training.learning_rate.top or train in precision 32-true, with another --out"
+            )
         self.log_dict({"val_loss": loss / count, "val_accuracy": hits / count}, rank_zero_only=False)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
