@@ -2,6 +2,8 @@
 
 import contextlib
 import csv
+import dataclasses
+import io
 import os
 import signal
 import subprocess
@@ -13,12 +15,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from pushpull_conv import InputError, Results
-from pushpull_conv.data import default_workers
+from pushpull_conv.data import ImageSet, default_workers, load_images
+from pushpull_conv.files import csv_rows
 from pushpull_conv.ranks import Ranks, joined, launch, launched
+from pushpull_conv.training.fit import fit
+from pushpull_conv.training.recipe import load_recipe
 
 SMALL_MODEL = "model.name=timm:test_resnet"
 """Takes a tenth of the arithmetic of a ResNet-20."""
@@ -146,8 +152,10 @@ dtype = getattr(torch, sys.argv[3])
 def learn(ranks):
     classifier = with_shared_statistics(Classifier(network().to(dtype), (0.5,) * 3, (0.25,) * 3), torch.device("cpu"))
     parallel = torch.nn.parallel.DistributedDataParallel(classifier.network)
-    images, labels = (ranks.share(values) for values in batch(dtype))
-    cross_entropy(parallel(torch.stack(images)), torch.stack(labels)).backward()
+    whole = batch(dtype, int(sys.argv[4]))
+    images, labels = (torch.stack(ranks.share(values)) for values in whole)
+    share = len(labels) * ranks.count / len(whole[1])
+    (cross_entropy(parallel(images), labels) * share).backward()
     assert ranks.gather(ranks.rank) == [0, 1] and ranks.by_first(lambda: ranks.rank) == 0
     if ranks.is_first:
         gradients = {name: value.grad for name, value in classifier.network.named_parameters()}
@@ -193,25 +201,81 @@ def network():
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3))
 
 
-def batch(dtype):
+def batch(dtype, count):
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(8, 3, 9, 9, generator=generator).to(dtype), torch.randint(0, 3, (8,), generator=generator)
+    images = torch.randn(count, 3, 9, 9, generator=generator).to(dtype)
+    return images, torch.randint(0, 3, (count,), generator=generator)
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
-def test_two_ranks_have_the_gradients_and_statistics_of_one(tmp_path, dtype, tolerance):
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "count"), [(torch.float32, 1e-6, 8), (torch.float64, 1e-14, 8), (torch.float64, 1e-14, 3)]
+)
+def test_two_ranks_have_the_gradients_and_statistics_of_one(tmp_path, dtype, tolerance, count):
     here = str(Path(__file__).parent)
     call = [sys.executable, "-c", TOGETHER, here, str(tmp_path / "two.pt"), str(dtype).removeprefix("torch.")]
-    assert launch(call, 2) == 0
+    assert launch([*call, str(count)], 2) == 0
     alone = network().to(dtype)
-    images, labels = batch(dtype)
+    images, labels = batch(dtype, count)
     cross_entropy(alone(images), labels).backward()
     expected = {name: value.grad for name, value in alone.named_parameters()} | dict(alone.named_buffers())
     found = torch.load(tmp_path / "two.pt", weights_only=True)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert torch.allclose(found[name].double(), value.double(), rtol=0, atol=tolerance), name
+
+
+# An epoch of one step, of whose batch some images cannot be read.
+SKIPPING = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import test_ranks
+from pathlib import Path
+from pushpull_conv.ranks import joined
+with joined() as ranks:
+    test_ranks.learn_with_gaps(Path(sys.argv[2]), ranks)
+"""
+GAPS = range(0, 64, 3)
+
+
+class WithGaps(ImageSet):
+    """Of its pictures some cannot be read."""
+
+    def picture(self, place):
+        if place in GAPS:
+            raise InputError(f"image {place} is damaged")
+        return super().picture(place)
+
+
+def learn_with_gaps(folder, ranks):
+    """A step by all images of a batch that can be read; a variant that changes pictures has them read one by one."""
+    gentle = "training.learning_rate={start: 1.0e-3, top: 1.0e-3, end: 1.0e-3}"
+    settings = [gentle, "training.epochs=1", "training.batch_size=64", "training.precision=64-true", SMALL_MODEL]
+    settings += ["data.unreadable=skip", "variants=[TrivialAug]", "baseline=TrivialAug"]
+    recipe, (training, test) = (
+        load_recipe("quickstart", settings),
+        (load_images("digits", s) for s in ("train", "test")),
+    )
+    few = training[:64]
+    damaged = WithGaps(*(getattr(few, field.name) for field in dataclasses.fields(few)))
+    console = Console(file=io.StringIO())
+    fit(recipe, recipe.variants[0], damaged, test[:40], folder, console=console, ranks=ranks)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_two_processes_that_skip_images_learn_as_one(tmp_path):
+    """Their parts of the batch differ in size; in float64, as weights and statistics are compared."""
+    assert launch([sys.executable, "-c", SKIPPING, str(Path(__file__).parent), str(tmp_path / "2")], 2) == 0
+    (tmp_path / "1").mkdir()
+    learn_with_gaps(tmp_path / "1", Ranks())
+    alone, two = (tmp_path / name for name in "12")
+    assert len((two / "unreadable.csv").read_text().splitlines()) == 1 + len(GAPS)
+    for name, value in torch.load(alone / "last.ckpt", weights_only=True)["state_dict"].items():
+        found = torch.load(two / "last.ckpt", weights_only=True)["state_dict"][name]
+        assert torch.allclose(found.double(), value.double(), rtol=1e-9, atol=1e-9), name
+    losses = [float(csv_rows(folder / "metrics.csv")[0]["loss"]) for folder in (alone, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2 or sys.platform != "linux", reason="needs two cores, and Linux")

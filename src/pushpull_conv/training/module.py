@@ -72,11 +72,16 @@ class ClassifierTraining(LightningModule):
         torch.manual_seed(self.seed * 1_000_003 + self.current_epoch + self.global_rank * 1_000_000_007)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return the mean ``loss`` and the ``accuracy`` of one batch."""
+        """Return the mean ``loss`` of one batch, weighted by what this rank has of it, and the ``accuracy``."""
         loss, accuracy = self.loss(batch, self.current_epoch)
         means = {"loss": loss, "accuracy": accuracy}
         self.log_dict(means, on_step=False, on_epoch=True, batch_size=len(batch[1]), sync_dist=True)
-        return means
+        return means | {"loss": loss * self._share(loss, len(batch[1]))}
+
+    def _share(self, loss: Tensor, count: int) -> Tensor:
+        """This rank's images over an equal part: gradients are averaged over ranks, and one may have skipped images."""
+        total = self.trainer.strategy.reduce(loss.new_full((), count), reduce_op="sum")
+        return self.trainer.world_size * count / total
 
     def loss(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
         """Return the loss of a training batch and the accuracy on its first views; ``epoch`` keys the draws."""

@@ -36,7 +36,7 @@ def with_shared_statistics(classifier: Classifier, device: torch.device) -> Clas
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """A `BatchNorm2d` whose batch is that of all ranks together, each of which has an equal part."""
+    """A `BatchNorm2d` whose batch is that of all ranks together, however many images each of them has."""
 
     num_batches_tracked: Tensor
     running_mean: Tensor
@@ -47,15 +47,16 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         """Normalise ``[B, C, H, W]``; while training, by statistics of all ranks."""
         if not self.training:
             return super().forward(input)
-        values, ranks = input.to(self.running_mean.dtype), dist.get_world_size()
-        mean = _SumOverRanks.apply(values.mean((0, 2, 3))) / ranks
+        values = input.to(self.running_mean.dtype)
+        count = _summed(torch.tensor(values.numel() // values.shape[1], dtype=torch.float64))
+        mean = _SumOverRanks.apply(values.sum((0, 2, 3))) / count
         centred = values - mean[:, None, None]
-        variance = _SumOverRanks.apply(centred.square().mean((0, 2, 3))) / ranks
-        self._follow(mean.detach(), variance.detach(), ranks * values.numel() // values.shape[1])
+        variance = _SumOverRanks.apply(centred.square().sum((0, 2, 3))) / count
+        self._follow(mean.detach(), variance.detach(), count)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
-    def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
+    def _follow(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         """Move the running statistics as `torch.nn.functional.batch_norm` does."""
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean, self.momentum)
