@@ -69,6 +69,7 @@ def test_help_shows_an_example_and_what_each_option_takes(pushpull, command):
     code, out, _ = pushpull(*command.split(), "--help")
     assert code == 0
     assert not re.search(r"--[\w-]+ +<(?!bool)", out), "the name of a type where the kind of value should stand"
+    assert not re.search(r"--[\w-]+ +\d-\d", out), "a range where one value is taken"
     assert not re.search(r"\[\[|\.{4,}", out), "brackets or dots twice"
     if command:
         assert re.search(rf"Example: pushpull {command}\s+\S", out), out
@@ -231,6 +232,14 @@ def test_a_path_with_colons_is_printed_as_it_is(pushpull):
         (["run", "quickstart", "--data", "digits"], ["scikit-learn", "digits"]),
         (["benchmark", "quickstart", "--variant", "PP3", "--corruption", "fogg"], ["corruption 'fogg'", "'fog'"]),
         (["benchmark", "quickstart", "--variant", "PP3", "--corruption", "fog"], ["model.safetensors", "exist"]),
+        (
+            ["benchmark", "quickstart", "--corruption", "clean,fog"],
+            ["--corruption takes one name", "'clean,fog'", "repeat the option: --corruption clean --corruption fog"],
+        ),
+        (
+            ["train", "quickstart", "--variant", "baseline, PP3"],
+            ["repeat the option: --variant baseline --variant PP3"],
+        ),
         (["train", "quickstart", "--variant", "PP5"], ["unknown variant 'PP5'", "did you mean 'PP3'", "baseline"]),
         (["run", "cifar10-resnet20", "--data", "no-such-folder"], ["no-such-folder", "is missing"]),
     ],
@@ -245,6 +254,7 @@ def test_a_bad_recipe_or_setting_is_refused_before_anything_starts(pushpull, tmp
     ("words", "said"),
     [
         (["--corruption", "fogg"], ["unknown corruption 'fogg'", "did you mean 'fog'"]),
+        (["--corruption", "fog,snow"], ["repeat the option: --corruption fog --corruption snow"]),
         (["--severity", "0"], ["severity is 0", "1, 2, 3, 4 and 5"]),
         (["--severity", "6"], ["severity is 6", "1, 2, 3, 4 and 5"]),
         (["--suite", "cifar-c"], ["unknown suite 'cifar-c'", "did you mean 'cifar10-c'"]),

@@ -59,8 +59,20 @@ SetOption = Annotated[
 DevicesOption = Annotated[
     int, typer.Option(metavar="N", help="GPUs of this machine to work on; without GPUs, processes on its cores.")
 ]
+
+
+def _one_each(option: typer.CallbackParam, names: list[str] | None) -> list[str] | None:
+    """Refuse several names in one option that may be repeated."""
+    for name in names or ():
+        if "," in name:
+            repeated = " ".join(f"{option.opts[0]} {part.strip()}" for part in name.split(","))
+            raise InputError(f"{option.opts[0]} takes one name, not '{name}'; repeat the option: {repeated}")
+    return names
+
+
 VariantOption = Annotated[
-    list[str] | None, typer.Option("--variant", help="Only this variant; may be repeated.", metavar="NAME")
+    list[str] | None,
+    typer.Option("--variant", help="Only this variant; may be repeated.", metavar="NAME", callback=_one_each),
 ]
 FrostOption = Annotated[
     str,
@@ -85,7 +97,9 @@ GreyscaleOption = Annotated[
 CorruptionOption = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="NAME", help="Only this corruption, such as fog; may be repeated.  [default: the benchmark's 15]"
+        metavar="NAME",
+        help="Only this corruption, such as fog; may be repeated.  [default: the benchmark's 15]",
+        callback=_one_each,
     ),
 ]
 _RESOURCES = "What each task asks of SLURM"
@@ -196,7 +210,11 @@ def benchmark(
     devices: DevicesOption = 1,
     corruption: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Count only this corruption, or clean, and leave no results; repeatable."),
+        typer.Option(
+            metavar="NAME",
+            help="Count only this corruption, or clean, and leave no results; repeatable.",
+            callback=_one_each,
+        ),
     ] = None,
 ) -> None:
     """Benchmark variants of a recipe; the second part of **run**.
@@ -386,7 +404,7 @@ def evaluate(
     ] = None,
     corruption: CorruptionOption = None,
     severity: Annotated[
-        list[int] | None, typer.Option(metavar="1-5", help="Only this severity; may be repeated.")
+        list[int] | None, typer.Option(metavar="N", help="Only this severity, 1 to 5; may be repeated.")
     ] = None,
     batch_size: Annotated[int, typer.Option(metavar="N", help="Images per forward pass.")] = 250,
     autocast: Annotated[
