@@ -24,6 +24,7 @@ from pushpull_conv.models import (
     load_weights_,
     save_checkpoint,
 )
+from steps import refuses
 
 SPEC = ModelSpec(
     name="resnet20",
@@ -111,13 +112,15 @@ def test_numbers_of_numpy_and_pytorch_are_stored_as_numbers(tmp_path, change):
         assert stored["pushpull"]["alpha"] == pytest.approx([place * 2 / 15 for place in range(16)], abs=1e-6)
 
 
-@pytest.mark.parametrize("change", ["channels_last", "compiled", "tied", "half"])
+@pytest.mark.parametrize("change", ["channels_last", "compiled", "compiled as a whole", "tied", "half"])
 def test_checkpoints_of_networks_in_other_forms(tmp_path, change):
     classifier = trained_classifier()
     if change == "channels_last":
         classifier = classifier.to(memory_format=torch.channels_last)
     elif change == "compiled":
         classifier.network = torch.compile(classifier.network, backend="eager")
+    elif change == "compiled as a whole":
+        classifier = torch.compile(classifier, backend="eager")
     elif change == "tied":
         classifier.network.layer1[0].conv1.weight = classifier.network.layer1[0].conv2.weight
     else:
@@ -186,6 +189,14 @@ def test_a_network_that_the_spec_does_not_build_is_not_stored(checkpoint, change
     with pytest.raises(InputError, match=message):
         save_checkpoint(path, classifier, SPEC)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("wrap", [lambda network: network, torch.compile, nn.DataParallel])
+def test_a_network_that_is_no_classifier_is_told_to_become_one(tmp_path, wrap):
+    """It is the first thing that one tries with a network of one's own."""
+    network = wrap(create_model("resnet20", num_classes=3))
+    said = rf"^classifier is a {type(network).__name__}; wrap your network: Classifier\(network, mean="
+    refuses(save_checkpoint, said, tmp_path / "model.safetensors", network, SPEC)
 
 
 def test_a_network_that_no_spec_builds_can_be_benchmarked_from_python(tmp_path):

@@ -112,8 +112,8 @@ def save_checkpoint(path: StrPath, classifier: Classifier, spec: ModelSpec) -> N
         spec: How to build the classifier again; stored as JSON in the file's metadata.
 
     Raises:
-        InputError: The spec builds another network, from which the file could not be loaded; or the folder cannot be
-            written.
+        InputError: ``classifier`` is none; the spec builds another network, from which the file could not be loaded;
+            or the folder cannot be written.
 
     Example:
         >>> import tempfile
@@ -123,6 +123,9 @@ def save_checkpoint(path: StrPath, classifier: Classifier, spec: ModelSpec) -> N
         >>> load_checkpoint(path)[1] == spec
         True
     """
+    if not isinstance(_uncompiled(classifier), Classifier):
+        kind = type(classifier).__name__
+        raise InputError(f"classifier is a {kind}; wrap your network: Classifier(network, mean=..., std=...)")
     safetensors = require_module("safetensors.torch", "train")
     network = _uncompiled(classifier.network)
     # Cloned, because safetensors stores neither shared nor non-contiguous memory.
