@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from pushpull_conv.errors import InputError
 from pushpull_conv.models import Classifier, create_model
+from steps import refuses
 
 MEAN, STD = (0.5, 0.25, 0.125), (0.2, 0.4, 0.5)
 
@@ -79,6 +82,32 @@ def test_keeps_channels_last():
 def test_bad_statistics_are_named(mean, std, message):
     with pytest.raises(InputError, match=message):
         Classifier(nn.Identity(), mean, std)
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (Image.new("RGB", (4, 4)), r"images are a Image; give a tensor \[B, C, H, W\], uint8 or floating point"),
+        (np.zeros((1, 3, 4, 4), np.uint8), r"images are a ndarray; give a tensor"),
+        (torch.zeros(3, 4, 4), r"images are \[3, 4, 4\]; give \[B, C, H, W\], a single one as images\[None\]"),
+        (torch.zeros(2, 1, 3, 4, 4, dtype=torch.uint8), r"images are \[2, 1, 3, 4, 4\]; give \[B, C, H, W\]"),
+    ],
+)
+def test_what_is_no_batch_of_images_is_refused(images, said):
+    refuses(Classifier(nn.Flatten(), MEAN, STD), said, images)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning", "ignore::torch.jit.TracerWarning")
+def test_its_checks_leave_one_graph():
+    images = torch.randint(0, 256, (2, 3, 5, 4), dtype=torch.uint8)
+    classifier = Classifier(nn.Flatten(), MEAN, STD)
+    expected = classifier(images)
+    for made in (
+        torch.compile(classifier, backend="eager", fullgraph=True),
+        torch.export.export(classifier, (images,)).module(),
+        torch.jit.trace(classifier, images),
+    ):
+        assert torch.equal(made(images), expected)
 
 
 def test_integers_other_than_uint8_are_refused():

@@ -16,8 +16,9 @@ from torch import nn
 from pushpull_conv.errors import InputError
 from pushpull_conv.functional import push_pull_conv2d_reference
 from pushpull_conv.layers import PushPullConv2d
-from pushpull_conv.models import SwapReport, create_model, swap_first_conv_
+from pushpull_conv.models import SwapReport, apply_layer_, create_model, swap_first_conv_
 from pushpull_conv.models.timm_convs import TimmPushPullConv2d
+from steps import refuses
 
 # Name, the stem that is to be found, and a small image size that the architecture takes.
 TIMM = [
@@ -371,6 +372,14 @@ def test_what_is_not_understood_is_refused(build, message):
         swap_first_conv_(network)
     assert "\n" not in str(error.value)
     assert {name: type(module) for name, module in network.named_modules()} == before
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"), [(torchvision.models.resnet18, "function"), (nn.Sequential, "type"), ("resnet18", "str")]
+)
+@pytest.mark.parametrize("change", [swap_first_conv_, functools.partial(apply_layer_, layer={"kind": "surround"})])
+def test_a_network_that_is_yet_to_be_built_is_refused(change, model, kind):
+    refuses(change, rf"model is a {kind}, not a network; give one that is built, as by .*resnet18\(\)", model)
 
 
 def test_bad_settings_leave_the_network_as_it_was():

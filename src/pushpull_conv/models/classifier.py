@@ -61,8 +61,14 @@ class Classifier(nn.Module):
         """Return ``images`` with the mean subtracted and divided by the deviation, in the network's dtype.
 
         Raises:
-            InputError: They are integers other than uint8, or have other channels than the mean and the deviation.
+            InputError: They are no tensor of four dimensions, integers other than uint8, or have other channels than
+                the mean and the deviation.
         """
+        if not isinstance(images, Tensor):
+            allowed = "a tensor [B, C, H, W], uint8 or floating point in [0, 1]"
+            raise InputError(f"images are a {type(images).__name__}; give {allowed}")
+        if images.dim() != 4:
+            raise InputError(f"images are {[*images.shape]}; give [B, C, H, W], a single one as images[None]")
         if not images.is_floating_point():
             if images.dtype != torch.uint8:
                 raise InputError(f"images are {images.dtype}; allowed: uint8, or floating point in [0, 1]")

@@ -87,8 +87,8 @@ def swap_first_conv_(
         The network and the report of what was replaced.
 
     Raises:
-        InputError: No convolution takes the image, several do, the one that does cannot be replaced, or ``optimizer``
-            does not train it.
+        InputError: ``model`` is no network, no convolution takes the image, several do, the one that does cannot be
+            replaced, or ``optimizer`` does not train it.
 
     Example:
         >>> model, report = swap_first_conv_(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), avg_kernel_size=5)
@@ -110,13 +110,13 @@ def find_first_conv(model: nn.Module, name: str | None = None) -> str:
     """Return the name of the convolution that takes the image, "" if that is the network itself.
 
     Raises:
-        InputError: The network is wrapped or compiled, ``name`` is not in it, or no or several convolutions fit.
+        InputError: The network is none, wrapped or compiled, ``name`` is not in it, or no or several convolutions fit.
 
     Example:
         >>> find_first_conv(nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), nn.Conv2d(8, 8, 3)))
         '0.0'
     """
-    _refuse_wrapped(model)
+    _require_plain(model)
     convs = {place: module for place, module in model.named_modules() if isinstance(module, nn.Conv2d)}
     if name is not None:
         return require_name("convolution", name, convs)
@@ -210,7 +210,10 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(listed[:4]) + (f" and {len(listed) - 4} more" if len(listed) > 4 else "")
 
 
-def _refuse_wrapped(model: nn.Module) -> None:
+def _require_plain(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        kind = type(model).__name__
+        raise InputError(f"model is a {kind}, not a network; give one that is built, as by torchvision's resnet18()")
     for module in model.modules():
         kinds = {kind.__name__ for kind in type(module).__mro__} & _WRAPPERS
         if kinds or module._compiled_call_impl is not None:
