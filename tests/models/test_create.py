@@ -110,8 +110,21 @@ def test_numbers_of_other_libraries_are_numbers():
             {"layer": "blurpool"},
             "layer is 'blurpool'; give a mapping of its settings, at the least {'kind'",
         ),
-        ("resnet20", {"pretrained": True}, "pretrained is True, but 'resnet20'"),
-        ("torchvision:googlenet", {"pretrained": True}, "takes other input; use 'timm:inception_v3'"),
+        (
+            "resnet20",
+            {"pretrained": True},
+            "^'resnet20' has no published weights; choose a network of timm or torchvision$",
+        ),
+        (
+            "resnet18",
+            {"pretrained": True, "stem": "cifar"},
+            "^'resnet18' has no published weights; name 'timm:resnet18' or 'torchvision:resnet18'$",
+        ),
+        (
+            "torchvision:googlenet",
+            {"pretrained": True},
+            "^with its published weights .* takes other input; use 'timm:inception_v3'",
+        ),
         ("resnet20", {"num_classes": 0}, "num_classes is 0; allowed: 1 or more"),
         ("resnet20", {"num_classes": "10"}, "num_classes is '10'; allowed: 1 or more"),
         ("resnet20", {"pushpull": {"alpha": "strong"}}, "alpha is 'strong'; allowed: a number, or 16 of them"),

@@ -184,7 +184,9 @@ def _own_network(name: str, num_classes: int, stem: str | None, pretrained: bool
     if name.endswith(":NAME"):
         raise InputError(f"model is {name!r}; put a name of that library in the place of NAME")
     if pretrained:
-        raise InputError(f"pretrained is True, but '{name}' has no published weights here; use 'timm:{name}'")
+        both = f"name 'timm:{name}' or 'torchvision:{name}'"  # of the CIFAR ResNets these have none
+        advice = both if name in _RESNETS else "choose a network of timm or torchvision"
+        raise InputError(f"'{name}' has no published weights; {advice}")
     if stem is not None:
         require_name("stem", stem, _STEMS)
     if name in _CIFAR_RESNETS:
@@ -211,7 +213,7 @@ def _from_timm(name: str, num_classes: int, pretrained: bool = False) -> nn.Modu
     if tag and tag not in tags:
         require_name(f"weights of timm's {architecture}", tag, tags)
     if pretrained and not timm.get_pretrained_cfg(name).has_weights:
-        raise InputError(f"pretrained is True, but 'timm:{name}' has no published weights; choose another network")
+        raise InputError(f"'timm:{name}' has no published weights; choose another network")
     return timm.create_model(name, pretrained=pretrained, num_classes=num_classes)
 
 
@@ -223,9 +225,7 @@ def _from_torchvision(name: str, num_classes: int, pretrained: bool = False) -> 
     # These two return a tuple in training unless told not to, and warn unless told how to start.
     inception = name in {"googlenet", "inception_v3"}
     if inception and pretrained:
-        raise InputError(
-            f"pretrained is True, but 'torchvision:{name}' then takes other input; use 'timm:inception_v3'"
-        )
+        raise InputError(f"with its published weights 'torchvision:{name}' takes other input; use 'timm:inception_v3'")
     options = {"aux_logits": False, "init_weights": True} if inception else {}
     network = models.get_model(name, num_classes=num_classes, **options)
     if pretrained:
