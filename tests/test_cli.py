@@ -320,6 +320,9 @@ def test_what_was_nearly_right_is_told_how_to_be_right(pushpull, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     Path("mine.pt").write_text("")
     write = ["--data-set", "digits", "--out", "out"]
+    for weights in ([], ["--weights", "mine.pt"]):
+        said = "'mine.py' is code; a network of your own is benchmarked from Python: see docs/benchmark.md"
+        refused(pushpull("evaluate", "mine.py", *weights, *write), said)
     refused(pushpull("evaluate", "mine.pt", *write), "name that, as in timm:resnet50 --weights mine.pt")
     refused(pushpull("evaluate", "resnet20", "--weights", ".", *write), "folder '.' has no model.safetensors; give one")
     Path("data/val/ant").mkdir(parents=True)

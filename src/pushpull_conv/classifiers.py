@@ -34,6 +34,8 @@ def open_classifier(model: str, images: ImageSource, weights: str | None = None)
         InputError: There is no such model, it does not know the images' classes, weights are missing, do not fit or
             are too many, or the model was trained in greyscale and the images are in colour.
     """
+    if Path(model).suffix == ".py":
+        raise InputError(f"'{model}' is code; a network of your own is benchmarked from Python: see docs/benchmark.md")
     classifier, spec = _trained(model, images) if weights is None else _around(weights, model, images)
     if not spec.classes:  # a model need not name them
         if spec.num_classes != images.num_classes:
