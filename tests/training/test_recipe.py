@@ -12,6 +12,7 @@ from pushpull_conv.augment import AUGMENTATIONS
 from pushpull_conv.models.layer_kinds import LAYER_KINDS
 from pushpull_conv.training.recipe import Recipe, load_recipe, shipped_recipes
 from pushpull_conv.training.variants import AUGMENTS, LAYERS, VARIANTS
+from steps import refuses
 
 
 @pytest.fixture
@@ -251,6 +252,14 @@ def test_an_unknown_recipe_names_the_nearest():
         load_recipe("quikstart")
 
 
+def test_a_file_that_is_given_without_its_ending_is_named(tmp_path):
+    for name in ("mine.yaml", "other.yml"):
+        (tmp_path / name).write_text("extends: quickstart")
+        refuses(load_recipe, rf"did you mean '{tmp_path}/{name}'", str((tmp_path / name).with_suffix("")))
+    (tmp_path / "quickstart.yaml").write_text("{extends: quickstart, name: mine}")
+    assert load_recipe(str(tmp_path / "quickstart.yaml")).name == "mine"
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Not the parent of other tests' folders, whose run it would be."""
@@ -306,6 +315,8 @@ def test_a_link_to_a_recipe_finds_what_that_extends(tmp_path):
         ("one.yaml", r"two\.yaml' extends itself by way of .*one\.yaml; end the circle"),
         ("sub/../one.yaml", r"two\.yaml' extends itself by way of .*one\.yaml; end the circle"),
         ("cifar10-resnet21", "'cifar10-resnet21'.*did you mean 'cifar10-resnet20'"),
+        ("one", r"^unknown recipe 'one'; did you mean 'one\.yaml'\? A file is given with its ending$"),
+        ("a" * 300, "unknown recipe 'aaa"),
         ("absent.yaml", r"absent\.yaml', which '.*two\.yaml' extends, cannot be read"),
     ],
 )

@@ -6,6 +6,7 @@ A recipe is validated whole before anything starts, and nothing rewrites it afte
 import functools
 import importlib.resources
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -276,6 +277,9 @@ def _find(name_or_path: str, beside: Path) -> Path:
     if name_or_path.endswith((".yaml", ".yml")):
         return beside / name_or_path
     shipped = shipped_recipes()
+    for file in (f"{name_or_path}.yaml", f"{name_or_path}.yml"):
+        if name_or_path not in shipped and os.path.isfile(beside / file):  # noqa: PTH113  # a Path raises if too long
+            raise InputError(f"unknown recipe '{name_or_path}'; did you mean '{file}'? A file is given with its ending")
     return shipped[require_name("recipe", name_or_path, shipped)]
 
 
