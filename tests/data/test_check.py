@@ -13,10 +13,11 @@ from image_files import CLASSES, encode, write_parquet
 from PIL import Image
 
 from pushpull_conv.benchmark import write_set
-from pushpull_conv.data import load_images
+from pushpull_conv.data import load_images, open_images
 from pushpull_conv.data.check import check_data
 from pushpull_conv.data.spec import class_list
 from pushpull_conv.errors import InputError
+from steps import refuses
 
 PART = class_list("imagenet-100")
 
@@ -196,6 +197,19 @@ def test_what_cannot_be_checked_is_refused(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             check_data(name, root)
+
+
+def test_where_images_are_looked_for_is_told_and_what_to_do_with_those_that_lie_elsewhere(tree):
+    layouts = "expected train/<class>/\\* or train-\\*.tar, val/<class>/\\* or val-\\*.tar, valid/"
+    refuses(check_data, f"{layouts}.*; give the folder that holds it, '{tree}'$", "folder", tree / "train")
+    (tree / "train").rename(tree / "photos")
+    put = r"\*.tar; if its folders are classes, put them into val/ \(and train/\)$"
+    refuses(check_data, f"{layouts}.*{put}", "folder", tree / "photos")
+    refuses(open_images, f"has no test images of folder; .*{put}", "folder", "test", root=tree / "photos")
+    cifar = r"in a layout that is known; expected train-\*.parquet, .* test/<class>/\*.png or cifar-10-batches-py; "
+    refuses(check_data, f"{cifar}if its folders are classes, put them into test/", "cifar10", tree / "photos")
+    (tree / "val").rename(tree / "photos" / "deeper")
+    refuses(check_data, rf"{layouts}.* test-\*.tar$", "folder", tree)
 
 
 # The command

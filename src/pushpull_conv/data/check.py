@@ -21,6 +21,7 @@ from pushpull_conv.data.sets import (
     IN_MEMORY,
     SPLITS,
     load_images,
+    nothing_in,
     open_stream,
     require_folder,
     spec_of,
@@ -120,7 +121,7 @@ def check_data(
         elif not found:
             absent.append(split)
     if not splits and not problems:
-        raise InputError(f"data folder '{folder}' has no images of {name} in a layout that is known; see docs/data.md")
+        raise nothing_in(folder, name, *SPLITS)
     problems += [problem for split in absent for problem in _other_folders(spec, split, folder)]
     return DataCheck(name, tuple(splits), tuple(problems))
 

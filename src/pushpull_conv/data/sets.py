@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pushpull_conv.data.cifar_batches import FOLDER as CIFAR_BATCHES
 from pushpull_conv.data.cifar_batches import download_cifar_batches, read_cifar_batches
-from pushpull_conv.data.folders import class_names, list_split_folder
+from pushpull_conv.data.folders import class_names, is_image, list_split_folder
 from pushpull_conv.data.image_set import ImageSet
 from pushpull_conv.data.parquet import list_parquet
 from pushpull_conv.data.source import ImageSource
@@ -164,6 +164,26 @@ def split_folder(name: str, split: str, root: Path) -> Path | None:
     return found[1][0] if found and found[0] == "folder" else None
 
 
+def nothing_in(root: Path, name: str, *splits: str) -> InputError:
+    """Return the error for a folder that has one split, or any, of a data set in none of its layouts."""
+    what = f"{splits[0]} images of {name}" if len(splits) == 1 else f"images of {name} in a layout that is known"
+    expected = ", ".join(_layouts(name, split) for split in splits)
+    advice = ""
+    if root.name in _SPLIT_FOLDERS:
+        advice = f"; give the folder that holds it, '{root.parent}'"
+    elif any(is_image(path.name) for path in root.glob("[!.]*/*")):
+        advice = f"; if its folders are classes, put them into {spec_of(name).held_out[0]}/ (and train/)"
+    return InputError(f"data folder '{root}' has no {what}; expected {expected}{advice}")
+
+
+def _layouts(name: str, split: str) -> str:
+    """Where the files of a split are looked for, as `open_images` lists it, for a sentence."""
+    if name == CIFAR10.name:
+        return f"{split}-*.parquet, {split}/<class>/*.png or {CIFAR_BATCHES}"
+    kinds = "{0}/<class>/* or {0}-*.tar" if name == FOLDER else "{0}/<class>/*, {0}-*.parquet or {0}-*.tar"
+    return ", ".join(map(kinds.format, spec_of(name).names_of(split)))
+
+
 def require_outside(out: Path, root: Path | None) -> None:
     """Raise `InputError` if ``out`` lies among the images of the data set in ``root`` and would become one of them."""
     if root is None:
@@ -185,8 +205,7 @@ def _open_stream(name: str, split: str, root: str | os.PathLike[str] | None) -> 
     folder = Path(root).expanduser()
     stream = open_stream(name, split, folder)
     if stream is None:
-        kinds = "{0}/<class>/* or {0}-*.tar" if name == FOLDER else "{0}/<class>/*, {0}-*.parquet or {0}-*.tar"
-        raise _nothing_in(folder, split, name, ", ".join(map(kinds.format, spec_of(name).names_of(split))))
+        raise nothing_in(folder, name, split)
     return stream
 
 
@@ -221,18 +240,12 @@ def _split_folder(root: Path, names: tuple[str, ...]) -> Path | None:
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
-def _nothing_in(root: Path, split: str, name: str, expected: str) -> InputError:
-    inside = f"; give the folder that holds it, '{root.parent}'" if root.name in _SPLIT_FOLDERS else ""
-    return InputError(f"data folder '{root}' has no {split} images of {name}; expected {expected}{inside}")
-
-
 def _load_cifar10(split: str, root: Path | None) -> ImageSet:
     folder = _cached_cifar10() if root is None else root
     if stream := open_stream(CIFAR10.name, split, folder):
         return stream.load()
     if not (folder / CIFAR_BATCHES).is_dir():
-        expected = f"{split}-*.parquet, {split}/<class>/*.png or {CIFAR_BATCHES}"
-        raise _nothing_in(folder, split, CIFAR10.name, expected)
+        raise nothing_in(folder, CIFAR10.name, split)
     images, labels = read_cifar_batches(folder / CIFAR_BATCHES, split)
     return ImageSet(images, labels, CIFAR10.classes, torch.arange(len(images)), CIFAR10.name, split)
 
