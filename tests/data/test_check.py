@@ -186,6 +186,14 @@ def test_a_folder_that_may_be_meant_for_a_missing_split_is_named(tree):
     assert problem.endswith("has no test images, but dev; test images are read from val or valid or validation or test")
 
 
+def test_one_class_is_most_likely_a_level_too_few(tmp_path):
+    write_tree(tmp_path / "train", {"photos": 2})
+    write_tree(tmp_path / "val", {"photos": 1})
+    found = check_data("folder", tmp_path)
+    said = f"'{tmp_path}' has one class only, 'photos'; give each class a folder of its own beside it"
+    assert found.problems == (said,)
+
+
 def test_what_cannot_be_checked_is_refused(tmp_path):
     (tmp_path / "README").touch()
     for message, name, root in (

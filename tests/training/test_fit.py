@@ -18,7 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 
-from pushpull_conv.data import load_images
+from pushpull_conv.data import ImageSet, load_images
 from pushpull_conv.errors import InputError
 from pushpull_conv.models import Classifier, load_checkpoint, load_pretrained
 from pushpull_conv.training.callbacks import SameImages, TrainingProgress
@@ -114,6 +114,16 @@ def test_variants_start_from_the_same_weights_and_see_the_same_batches(tmp_path,
     seen = [list(training_batches(recipe, variant, few[0], torch.device("cpu"))) for variant in recipe.variants]
     for batches in zip(*seen, strict=True):
         assert all(torch.equal(one, other) for one, other in zip(*batches, strict=True))
+
+
+def test_one_class_is_nothing_to_learn(tmp_path, digits):
+    one = [
+        ImageSet(split.images, torch.zeros_like(split.labels), ("photos",), split.index, "folder", split.split)
+        for split in digits
+    ]
+    with pytest.raises(InputError, match=r"^folder has one class only, 'photos'; training needs two or more$"):
+        train(tmp_path / "run", one)
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_a_training_does_not_go_on_with_other_images(digits):

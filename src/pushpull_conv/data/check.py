@@ -98,12 +98,14 @@ def check_data(
     Example:
         >>> import tempfile
         >>> root = Path(tempfile.mkdtemp())
-        >>> (root / "train" / "ant").mkdir(parents=True)
+        >>> for name in ("ant", "bee"):
+        ...     (root / "train" / name).mkdir(parents=True)
+        >>> Image.new("L", (20, 30)).save(root / "train" / "bee" / "0.png")
         >>> Image.new("L", (40, 30)).save(root / "train" / "ant" / "0.png")
         >>> _ = (root / "train" / "ant" / "1.png").write_text("half an ima")
         >>> found = check_data("folder", root)
         >>> found.splits[0].counts, found.splits[0].largest, found.splits[0].modes
-        ({'ant': 1}, (40, 30), {'L': 1})
+        ({'ant': 1, 'bee': 1}, (40, 30), {'L': 2})
         >>> len(found.problems), found.problems[0].endswith("ant/1.png' is truncated or not an image; replace it")
         (1, True)
     """
@@ -123,6 +125,8 @@ def check_data(
     if not splits and not problems:
         raise nothing_in(folder, name, *SPLITS)
     problems += [problem for split in absent for problem in _other_folders(spec, split, folder)]
+    if splits and len(classes := list(splits[0].counts)) == 1:
+        problems.append(f"'{folder}' has one class only, '{classes[0]}'; give each class a folder of its own beside it")
     return DataCheck(name, tuple(splits), tuple(problems))
 
 

@@ -27,6 +27,7 @@ from pushpull_conv.data import (
     TrainingBatches,
     default_workers,
 )
+from pushpull_conv.errors import InputError
 from pushpull_conv.files import METRICS_FILE, MODEL_FILE, UNREADABLE_FILE, atomic_write
 from pushpull_conv.models import IMAGENET_MEAN, IMAGENET_STD, Classifier, ModelSpec, save_checkpoint, with_weights
 from pushpull_conv.ranks import ALONE, Ranks, own_device
@@ -76,7 +77,8 @@ def fit(
         The path of ``model.safetensors``.
 
     Raises:
-        InputError: The images do not fill a batch, or the loss is not finite after an epoch, of which nothing is kept.
+        InputError: The images do not fill a batch, or are all of one class, or the loss is not finite after an epoch, of
+            which nothing is kept.
     """
     device = own_device()
     settings = recipe.training
@@ -153,7 +155,13 @@ def training_module(
 def training_batches(
     recipe: Recipe, variant: Variant, images: ImageSource, device: torch.device, ranks: Ranks = ALONE
 ) -> TrainingBatches | PictureBatches:
-    """Return the batches that ``variant`` learns from, cut on the device if possible, else by worker processes."""
+    """Return the batches that ``variant`` learns from, cut on the device if possible, else by worker processes.
+
+    Raises:
+        InputError: The images do not fill a batch, or are all of one class.
+    """
+    if images.num_classes < 2:
+        raise InputError(f"{images.name} has one class only, '{images.classes[0]}'; training needs two or more")
     settings = recipe.training
     crop, flip = ("crop" in settings.augmentations, "flip" in settings.augmentations)
     policy = None
