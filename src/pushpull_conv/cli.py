@@ -352,7 +352,7 @@ def status(
             _say(console, str(error))  # one folder of many, which nobody named
             continue
         table, lines = cluster_status.status(run, None if queues is None else queues.get(run.cluster, {}))
-        console.print(table)
+        console.print(table, crop=False)
         for line in lines:
             _say(console, line)
     if unknown:

@@ -1,4 +1,4 @@
-"""The names of a variant's repeated trainings, which differ in nothing but the seed."""
+"""The names of a variant's repeated trainings, which differ in nothing but the seed, and how a name is broken."""
 
 import re
 
@@ -44,3 +44,18 @@ def further_seeds(seed: int, repeats: int) -> range:
         [1235, 1236]
     """
     return range(seed + 1, seed + repeats)
+
+
+def broken_name(name: str, room: int) -> str:
+    r"""Break a variant's or training's name into lines after its signs; one part may be longer than ``room``.
+
+    Example:
+        >>> broken_name("PP5-trainable-BlurredConv", 15)
+        'PP5-trainable-\nBlurredConv'
+    """
+    lines = [""]
+    for part in re.findall(r"[^-+@]*[-+@]|[^-+@]+", name):
+        if lines[-1] and len(lines[-1] + part) > room:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)

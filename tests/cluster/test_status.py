@@ -25,7 +25,7 @@ def shown(run, queue):
 def printed(table, width):
     """The lines below the table's head."""
     file = io.StringIO()
-    Console(file=file, width=width).print(table)
+    Console(file=file, width=width).print(table, crop=False)
     lines = file.getvalue().splitlines()
     return lines[next(place for place, line in enumerate(lines) if "───" in line) + 1 :]
 
@@ -79,6 +79,21 @@ def test_no_name_is_cut_in_a_narrow_terminal(run):
     lines = printed(table, width=80)
     assert max(map(len, lines)) <= 80
     assert "".join(line[:18].strip() for line in lines) == "PP5-trainable-BlurredConv@1235"
+
+
+@pytest.mark.parametrize("width", [20, 60, 70, 80, 120])
+def test_no_word_is_cut_in_a_narrow_terminal(run, width):
+    long = dataclasses.replace(run, teachers={"baseline": None, "PP5-trainable-BlurredConv": None})
+    lines = printed(status(long, {("train", 0): RUNNING})[0], width)
+    assert max(map(len, lines)) <= max(width, 64)
+    assert {len(line) for line in lines} == {len(lines[0])}
+    words = " ".join(lines).split()
+    assert {"baseline", "running,"} <= set(words)
+    for line in (lines[0], next(line for line in lines if line.startswith("PP5-"))):
+        assert line.endswith("0 of 76  0 0 0  0 0 0 0  0 0 0 0  0 0 0 0")
+    name = [word for word in words if word.startswith(("PP5", "trainable", "Blurred"))]
+    assert "".join(name) == "PP5-trainable-BlurredConv"
+    assert all(part.endswith(("-", "Conv")) for part in name)
 
 
 def test_without_slurm_the_files_alone_speak(run):

@@ -204,6 +204,8 @@ def test_submit_and_status_on_the_command_line(pushpull, slurm, tmp_path, monkey
     code, out, err = pushpull("status")
     assert (code, err) == (0, "")
     assert "33 tasks: 33 queued (31 Dependency, 2 Priority); report: queued" in out
+    monkeypatch.setenv("COLUMNS", "30")
+    assert "0 of 76  q q q  q q q q  q q q q  q q q q\n" in pushpull("status")[1], "wider than that, but whole"
     refused(pushpull("submit", "quickstart"), "another recipe", "training.epochs is 1 there, 12 here", "--out")
     slurm.change(refusal=["train.sh", "invalid partition specified: x"])
     refused(pushpull(*SUBMIT, "--out", "other"), "sbatch: invalid partition specified: x")

@@ -1,26 +1,32 @@
 """What became of a run: a table of variants and cells, and the last error of each task that failed."""
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Column, Table
+from rich.text import Text
 
 from pushpull_conv.cluster.slurm import Queued
 from pushpull_conv.cluster.tasks import COMPARE, PARTS, TRAIN, Key, Run, Task, benchmark_array, tasks
 from pushpull_conv.corruptions.spec import CORRUPTIONS, by_group
+from pushpull_conv.repeats import broken_name
 
 LEGEND = "Each corruption: 5 done, r running, q queued, F failed, 0-4 severities counted and nothing under way"
 _STYLES = {"5": "green", "r": "blue", "q": "dim", "F": "bold red"}
+_LEAST_TRAINING = len("running,")
 _TAIL_BYTES = 2**16
 _ERROR = re.compile(r"error|exception|cancelled|killed|no space left|out of memory", re.IGNORECASE)
 
 
 def status(run: Run, queue: Mapping[Key, Queued] | None) -> tuple[Table, list[str]]:
-    """Return the table of a run and the lines below it.
+    """Return the table of a run and the lines below it. No word of it is cut: in a narrow terminal it may be wider.
 
     Args:
         run: The run.
@@ -30,16 +36,39 @@ def status(run: Run, queue: Mapping[Key, Queued] | None) -> tuple[Table, list[st
     states = {key: _state(run, task, queue) for key, task in found.items()}
     groups = by_group(CORRUPTIONS)
     title = escape(f"{run.name} in {run.folder}")
-    headings = ["Variant", "Training", "Cells", *(group.capitalize() for group in groups)]
-    columns = (Column(heading, overflow="fold") for heading in headings)
-    table = Table(*columns, title=title, box=SIMPLE_HEAD, pad_edge=False)
-    for number, variant in enumerate(run.teachers):
+    names = [_Name(variant) for variant in run.teachers]
+    counts = {variant: run.counted(variant) for variant in run.teachers}
+    columns = (
+        Column("Variant", min_width=max(name.least for name in names)),
+        Column("Training", min_width=_LEAST_TRAINING),
+        Column("Cells", min_width=max(len(_sum(counted)) for counted in counts.values())),
+        *(Column(group.capitalize(), min_width=max(len(group), 2 * len(groups[group]) - 1)) for group in groups),
+    )
+    table = Table(*columns, title=title, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for number, (variant, counted) in enumerate(counts.items()):
         training = _training(run, variant, states[TRAIN, number])
-        counted = run.counted(variant)
         parts = {name: states[benchmark_array(variant), place] for place, part in enumerate(PARTS) for name in part}
         cells = [" ".join(_cell(*counted[name], parts[name]) for name in names) for names in groups.values()]
-        table.add_row(escape(variant), training, _sum(counted), *cells)
+        table.add_row(names[number], training, _sum(counted), *cells)
     return table, [*_summary(states, queue), *_failures(run, states)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Name:
+    """A variant's name, which a narrow column breaks after its signs."""
+
+    text: str
+
+    @property
+    def least(self) -> int:
+        """The length of its longest part."""
+        return max(map(len, broken_name(self.text, 0).splitlines()))
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(self.least, len(self.text))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(broken_name(self.text, options.max_width))
 
 
 def _state(run: Run, task: Task, queue: Mapping[Key, Queued] | None) -> str:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from pushpull_conv.benchmark import Results, corruption_errors, mean_error
 from pushpull_conv.corruptions.spec import CORRUPTIONS, SEVERITIES, by_group, spoken
+from pushpull_conv.repeats import broken_name
 from pushpull_conv.report.averages import Row
 from pushpull_conv.report.scores import SPREAD, Score, alexnet_mce, defined, shared_corruptions
 from pushpull_conv.report.wording import percent, signed, with_spread
@@ -218,22 +219,7 @@ def _narrowed(header: Sequence[str], shown: list[list[str]], width: int) -> tupl
         for title, *texts in columns
     ]
     room = max(width - sum(needed) - len(needed), _LEAST_NAME)
-    return [[_broken(name, room), *texts] for name, *texts in shown], needed
-
-
-def _broken(name: str, room: int) -> str:
-    r"""Break a name into lines after its signs.
-
-    Example:
-        >>> _broken("PP5-trainable-BlurredConv", 15)
-        'PP5-trainable-\nBlurredConv'
-    """
-    lines = [""]
-    for part in re.findall(r"[^-+@]*[-+@]|[^-+@]+", name):
-        if lines[-1] and len(lines[-1] + part) > room:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(lines)
+    return [[broken_name(name, room), *texts] for name, *texts in shown], needed
 
 
 def to_markdown(table: Table) -> str:
