@@ -77,6 +77,10 @@ def test_help_shows_an_example_and_what_each_option_takes(pushpull, command):
         assert all(word in out for command in COMMANDS for word in command.split()[:1])
 
 
+def test_the_help_of_benchmark_says_that_it_trains(pushpull):
+    assert "a variant that is not trained is trained first" in " ".join(pushpull("benchmark", "--help")[1].split())
+
+
 def test_evaluate_counts_prints_and_keeps(pushpull, model_file, tmp_path):
     call = ["evaluate", model_file, "--data-set", "digits", "--out", tmp_path / "mine", *CELLS]
     code, out, err = pushpull(*call)

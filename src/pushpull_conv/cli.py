@@ -219,6 +219,8 @@ def benchmark(
 ) -> None:
     """Benchmark variants of a recipe; the second part of **run**.
 
+    Without --corruption, a variant that is not trained is trained first.
+
     Several calls may count different corruptions of one variant at the same time. The call without --corruption finds
     them, counts what is missing and writes the results.
 
