@@ -5,7 +5,9 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -13,6 +15,7 @@ from pushpull_conv import CORRUPTIONS, InputError, Results, experiment, mean_err
 from pushpull_conv.data import sets
 from pushpull_conv.experiment import Experiment
 from pushpull_conv.training.recipe import load_recipe
+from steps import refused
 
 QUICK = ["--set", "training.epochs=1", "--set", "training.batch_size=128"]
 QUICK += ["--set", "model.name=timm:test_resnet"]  # a tenth of the arithmetic of a ResNet-20
@@ -198,6 +201,35 @@ def test_a_model_that_another_call_finished_meanwhile_is_not_trained_again(fits,
     monkeypatch.setattr(experiment, "identity_of", slowly)
     assert late.train(baseline) == tmp_path / "baseline" / "model.safetensors"
     assert trained == ["baseline"]
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Two folders of photographs of the same names and classes, and the words of a recipe for them."""
+
+    def write(name, side):
+        for split in ("train", "val"):
+            for label in ("ant", "bee"):
+                folder = tmp_path / name / split / label
+                folder.mkdir(parents=True)
+                for place in range(4):
+                    pixels = np.random.default_rng(place).integers(0, 256, (side, side, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{place}.png")
+        return tmp_path / name
+
+    settings = ["data.name=folder", "benchmark.suite=imagenet-c", "variants=[baseline, PP3]"]
+    words = ["quickstart", *(word for setting in settings for word in ("--set", setting)), "--out", tmp_path / "run"]
+    return write("a", 30), write("b", 40), words
+
+
+def test_variants_of_a_run_learn_from_the_same_photographs(fits, pushpull, photographs):
+    one, other, words = photographs
+    assert pushpull("train", *words, "--data", one, "--variant", "baseline")[0] == 0
+    told = ["baseline in", "has learned from 8 images of 2 classes", "give the same --data, or another --out"]
+    refused(pushpull("train", *words, "--data", other, "--variant", "PP3"), *told)
+    moved = one.rename(one.with_name("moved"))
+    assert pushpull("train", *words, "--data", moved, "--variant", "PP3")[0] == 0
+    assert fits[0] == ["baseline", "PP3"]
 
 
 def test_a_training_that_failed_keeps_nobody_out(fits, tmp_path):

@@ -6,6 +6,7 @@ however hard, does only what is missing.
 
 import contextlib
 import functools
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from pushpull_conv.data import (
     open_images,
     require_equal_parts,
     require_outside,
+    same_images,
     stratified,
 )
 from pushpull_conv.errors import InputError
@@ -68,6 +70,8 @@ from pushpull_conv.training.variants import Variant
 
 _FREE_SETTINGS: dict[str, Any] = {"title": True, "data": {"unreadable"}, "benchmark": {"batch_size"}}
 """What may change when a run is begun: it decides no weight and no count."""
+_LEARNED_FROM = {"images": (same_images, "--data"), "weights": (operator.eq, "weights")}
+"""What all variants of a run have in common: how it is compared, and how it is given."""
 _LOCK_SECONDS = 15.0
 """How long a training waits for the end of another's processes: a killed one's read images for some seconds more."""
 
@@ -345,10 +349,11 @@ class Experiment:
         for other in self.recipe.trainings:
             record = read_provenance(self.folder / other.name).get("training", {})
             for name, found in facts.items():
-                if record.get(name, found) != found:
+                same, given = _LEARNED_FROM[name]
+                if not same(record.get(name, found), found):
                     raise InputError(
                         f"{other.name} in '{self.folder}' has learned from {record[name]}, and the {name} now are "
-                        f"{found}; give the same {name}, or another --out"
+                        f"{found}; give the same {given}, or another --out"
                     )
 
     def _claim_folder(self) -> None:

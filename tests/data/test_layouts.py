@@ -16,7 +16,7 @@ from image_files import encode
 from test_pictures import Pictures
 from torch.utils.data import DataLoader
 
-from pushpull_conv.data import open_images, tar
+from pushpull_conv.data import identity_of, open_images, same_images, tar
 from pushpull_conv.data.spec import class_list
 from pushpull_conv.errors import InputError
 from steps import refuses
@@ -176,6 +176,18 @@ def test_shards_may_be_named_in_several_ways(shards, tmp_path, pattern):
         shutil.copy(shards / f"train-{place:04}.tar", path)
     shutil.copy(shards / "classes.txt", tmp_path / "other")
     assert open_images("folder", "train", root=tmp_path / "other").fingerprint == expected
+
+
+def test_the_cheap_identity_of_shards_tells_others_of_the_same_names(shards, tmp_path):
+    def identity():
+        return identity_of(open_images("folder", "train", root=shards))
+
+    first = identity()
+    shards = shards.rename(tmp_path / "moved")
+    assert identity() == first
+    write_tar(shards / "train-0001.tar", {"b.cls": b"1", "b.png": grey(30, "BMP")})
+    assert identity().partition(", files ")[0] == first.partition(", files ")[0]
+    assert not same_images(identity(), first)
 
 
 def test_the_layouts_hold_the_same_images(shards, tmp_path):

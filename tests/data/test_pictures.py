@@ -19,7 +19,17 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from pushpull_conv.benchmark.suites import suite_of
-from pushpull_conv.data import ImageSet, ImageStream, PictureBatches, Preparation, load_images, open_images, parquet
+from pushpull_conv.data import (
+    ImageSet,
+    ImageStream,
+    PictureBatches,
+    Preparation,
+    identity_of,
+    load_images,
+    open_images,
+    parquet,
+    same_images,
+)
 from pushpull_conv.data.parquet import list_parquet
 from pushpull_conv.data.photos import read_photo
 from pushpull_conv.data.pixels import decode, decode_picture, scaled_part, scaled_size
@@ -73,6 +83,17 @@ class Pictures(torch.utils.data.Dataset):
 
     def __len__(self):
         return len(self.source)
+
+
+def test_the_cheap_identity_of_rows_tells_other_shards(tmp_path, pictures):
+    identities = []
+    for name, shown in (("one", pictures), ("moved", pictures), ("other", pictures // 2)):
+        (tmp_path / name).mkdir()
+        write_shards(tmp_path / name, shown)
+        files = sorted((tmp_path / name).glob("*.parquet"))
+        identities.append(identity_of(ImageStream(list_parquet(files, SPEC), SPEC, "train")))
+    assert same_images(*identities[:2])
+    assert not same_images(*identities[1:])
 
 
 def test_blocks_are_the_row_groups(rows):

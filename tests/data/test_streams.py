@@ -3,6 +3,8 @@
 import functools
 import io
 import os
+import re
+import shutil
 import threading
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from image_files import encode, write_parquet
 from PIL import Image
 from torchvision import transforms
 
-from pushpull_conv.data import ImageStream, open_images, pixels, stream
+from pushpull_conv.data import ImageStream, identity_of, open_images, pixels, same_images, stream
 from pushpull_conv.data.pixels import decode
 from pushpull_conv.data.spec import DataSpec, class_list
 from pushpull_conv.errors import InputError
@@ -138,6 +140,52 @@ def test_the_fingerprint_tells_contents_labels_and_order(tree):
     relabelled = fingerprint()
     Image.new("RGB", (300, 260), (1, 2, 3)).save(tree / "val" / "cat" / "0.png")
     assert len({first, moved, relabelled, fingerprint()}) == 4
+
+
+def noise_tree(root, seed, side=40):
+    """Two classes of six pictures of noise."""
+    random = np.random.default_rng(seed)
+    for label in ("ant", "bee"):
+        (root / "train" / label).mkdir(parents=True)
+        for place in range(6):
+            file = root / "train" / label / f"{place}.png"
+            Image.fromarray(random.integers(0, 200 + seed, (side, side + seed, 3), dtype=np.uint8)).save(file)
+    return root
+
+
+def identity(root):
+    return identity_of(open_images("folder", "train", root=root))
+
+
+def test_the_cheap_identity_tells_other_files_of_the_same_names_from_those_that_were_moved(tmp_path):
+    first = identity(noise_tree(tmp_path / "photos", 0))
+    shutil.copytree(tmp_path / "photos", tmp_path / "elsewhere" / "photos")
+    assert identity(tmp_path / "elsewhere" / "photos") == first
+    for name, seed, side in (("others", 3, 40), ("resized", 0, 60)):
+        assert not same_images(first, identity(noise_tree(tmp_path / name, seed, side))), name
+    (tmp_path / "photos" / "train" / "bee" / "2.png").rename(tmp_path / "photos" / "train" / "bee" / "02.png")
+    assert not same_images(first, identity(tmp_path / "photos"))
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.write_bytes(b"half"), lambda file: file.symlink_to("nowhere")])
+def test_images_of_which_one_was_damaged_are_still_the_same(tmp_path, damage):
+    """A recipe may let a training go on without it, and whoever restores it has the same images, too."""
+    first = identity(noise_tree(tmp_path, 0))
+    file = tmp_path / "train" / "bee" / "2.png"
+    file.unlink()
+    damage(file)
+    assert same_images(first, identity(tmp_path))
+
+
+def test_the_cheap_identity_asks_for_few_sizes(tmp_path, monkeypatch):
+    (tmp_path / "train" / "ant").mkdir(parents=True)
+    for place in range(1200):
+        (tmp_path / "train" / "ant" / f"{place}.png").touch()
+    images, asked = open_images("folder", "train", root=tmp_path), []
+    stat = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path: asked.append(path) or stat(path))
+    assert re.fullmatch(r"1200 images of 1 classes, labels \w{12}, names \w{12}, sizes 0{32}", identity_of(images))
+    assert len(set(asked)) == 1000
 
 
 def test_the_layouts_of_one_order_are_the_same_images(tree, tmp_path):

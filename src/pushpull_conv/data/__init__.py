@@ -5,7 +5,7 @@ from pushpull_conv.data.image_set import ImageSet
 from pushpull_conv.data.places import epoch_order, stratified
 from pushpull_conv.data.published import open_published
 from pushpull_conv.data.sets import DATA_SETS, IN_MEMORY, load_images, open_images, require_outside
-from pushpull_conv.data.source import Batch, ImageSource, identity_of
+from pushpull_conv.data.source import Batch, ImageSource, identity_of, same_images
 from pushpull_conv.data.stream import ImageStream
 from pushpull_conv.data.training_loader import PictureBatches, Preparation, default_workers
 
@@ -29,5 +29,6 @@ __all__ = [
     "open_published",
     "require_equal_parts",
     "require_outside",
+    "same_images",
     "stratified",
 ]

@@ -97,6 +97,10 @@ class ImageSet:
         return digest.hexdigest()
 
     @property
+    def files(self) -> None:
+        """The images lie in memory."""
+
+    @property
     def resize(self) -> None:
         """The images have their size already."""
 

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import functools
+import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -58,6 +59,12 @@ class ParquetImages:
         order = np.lexsort((rows, group_of))
         self._wanted = np.split(rows[order], np.searchsorted(group_of[order], np.arange(1, len(groups))))
         self._kept: collections.OrderedDict[int, Any] = collections.OrderedDict()
+
+    @property
+    def identity(self) -> str:
+        """From the name and size of every shard."""
+        shards = "".join(f"{file.name} {file.stat().st_size}\n" for file in self.files)
+        return f"files {hashlib.sha256(shards.encode(errors='surrogateescape')).hexdigest()[:12]}"
 
     def __getitem__(self, place: int) -> Encoded:
         """The image at a place; its content is read at once."""

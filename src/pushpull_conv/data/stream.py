@@ -53,6 +53,10 @@ class EncodedImages(Protocol):
     def blocks(self) -> Sequence[range] | None:
         """Runs of places that are read together, and cover every place once; None: every image is read alone."""
 
+    @property
+    def identity(self) -> str:
+        """What tells the files from others, wherever they lie, without reading them: their names and sizes."""
+
     def __getitem__(self, place: int) -> Encoded:
         """The image at a place."""
 
@@ -123,6 +127,11 @@ class ImageStream:
     def blocks(self) -> Sequence[range] | None:
         """Runs of places whose files are cheap to read together."""
         return self.encoded.blocks
+
+    @functools.cached_property
+    def files(self) -> str:
+        """What tells the files from others, wherever they lie, without reading them."""
+        return self.encoded.identity
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
-from pushpull_conv.data import ImageSource, identity_of
+from pushpull_conv.data import ImageSource, identity_of, same_images
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import EPOCHS_FOLDER, MODEL_FILE, atomic_write
 from pushpull_conv.models import Classifier, ModelSpec, save_checkpoint
@@ -64,7 +64,7 @@ class EpochLog(Callback):
 
 
 class SameImages(Callback):
-    """Refuse to go on with a training that was begun on other images, as far as their labels tell.
+    """Refuse to go on with a training that was begun on other images, as far as `identity_of` tells.
 
     Args:
         images: What is learned from.
@@ -79,7 +79,7 @@ class SameImages(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Compare that of the checkpoint."""
-        if state_dict["images"] != self.identity:
+        if not same_images(state_dict["images"], self.identity):
             raise InputError(
                 f"the training was begun on other images ({state_dict['images']}) than those at hand "
                 f"({self.identity}); give the same --data, or another --out"
