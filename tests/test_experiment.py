@@ -1,9 +1,12 @@
 """The whole path: recipe, training, benchmark, comparison, and calling it again."""
 
 import csv
+import dataclasses
+import itertools
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +14,12 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
-from pushpull_conv import CORRUPTIONS, InputError, Results, experiment, mean_error, r_net
-from pushpull_conv.data import sets
+from pushpull_conv import CORRUPTIONS, InputError, Results, evaluate, experiment, mean_error, r_net
+from pushpull_conv.data import identity_of, sets
 from pushpull_conv.experiment import Experiment
+from pushpull_conv.models import save_checkpoint
+from pushpull_conv.provenance import recorded
+from pushpull_conv.training.fit import build
 from pushpull_conv.training.recipe import load_recipe
 from steps import refused
 
@@ -50,6 +56,7 @@ def test_run_leaves_a_whole_comparison_and_repeats_nothing(pushpull, tmp_path, m
     assert "Handwritten digits" in page
     record = json.loads((run / "PP3" / "provenance.json").read_text())
     assert set(record) == {"training", "benchmark"}
+    assert [record[step]["images"][:10] for step in ("training", "benchmark")] == ["1442 image", "355 images"]
 
     kept = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and "report" not in path.parts}
     request.getfixturevalue("quick")
@@ -230,6 +237,71 @@ def test_variants_of_a_run_learn_from_the_same_photographs(fits, pushpull, photo
     moved = one.rename(one.with_name("moved"))
     assert pushpull("train", *words, "--data", moved, "--variant", "PP3")[0] == 0
     assert fits[0] == ["baseline", "PP3"]
+
+
+@pytest.mark.parametrize("verb", ["train", "run"])
+def test_what_is_trained_is_not_taken_for_a_training_on_other_photographs(fits, pushpull, photographs, verb):
+    one, other, words = photographs
+    told = [
+        "has learned from 8 images of 2 classes",
+        "and the images now are",
+        "give the same --data, or another --out",
+    ]
+    assert pushpull("train", *words, "--data", one)[0] == 0
+    refused(pushpull(verb, *words, "--data", other), *told)
+    shutil.copy(other / "train" / "bee" / "0.png", one / "train" / "bee" / "more.png")
+    refused(pushpull(verb, *words, "--data", one), *told)
+
+
+def test_a_model_is_found_where_only_the_test_images_are(fits, pushpull, photographs):
+    one, _, words = photographs
+    assert pushpull("train", *words, "--data", one)[0] == 0
+    shutil.rmtree(one / "train")
+    assert pushpull("train", *words, "--data", one)[0] == 0
+
+
+@pytest.fixture
+def benchmarked(photographs):
+    """An experiment whose variant PP3 is benchmarked on the photographs, of which only the test images are there."""
+    one, other, words = photographs
+    for folder in (one, other):
+        shutil.rmtree(folder / "train")
+    recipe = load_recipe("quickstart", [*words[2:-2:2], "model.name=timm:test_resnet"])
+
+    def begun(data):
+        return Experiment(recipe, words[-1], data_root=data, console=Console(quiet=True)), recipe.variant("PP3")
+
+    (first, variant), folder = begun(one), words[-1] / "PP3"
+    first.claim()
+    classifier, spec = build(recipe, variant, first.images("test"))
+    save_checkpoint(folder / "model.safetensors", classifier, spec)
+    some = evaluate(classifier, first.images("test"), corruptions=["fog"], severities=[1], seed=recipe.seed)
+    whole = dict.fromkeys(itertools.product(CORRUPTIONS, range(1, 6)), some.cells["fog", 1])
+    with recorded(folder, "benchmark", "results.json", {"images": identity_of(first.images("test"))}):
+        dataclasses.replace(some, cells=whole).save(folder / "results.json")
+    return begun
+
+
+def test_results_are_not_taken_for_those_of_other_photographs(benchmarked, photographs):
+    one, other, _ = photographs
+    first, variant = benchmarked(one)
+    assert len(first.benchmark(variant).cells) == 75
+    second, _ = benchmarked(other)
+    told = r"holds results of 8 images of 2 classes, .* and the data have 8 images .*; give the same --data, or another"
+    with pytest.raises(InputError, match=told):
+        second.benchmark(variant)
+    (one / "val" / "ant").rename(one / "val" / "cow")
+    renamed, _ = benchmarked(one)
+    with pytest.raises(InputError, match=r"others \(cow\); give the same --data, or another --out$"):
+        renamed.benchmark(variant)
+
+
+def test_results_are_not_taken_for_those_of_other_pictures_in_memory(tmp_path):
+    """The labels of which are the same."""
+    images = in_folder(tmp_path)[0].images("test")
+    results = SimpleNamespace(header=SimpleNamespace(images=len(images), classes=images.classes, fingerprint="other"))
+    with pytest.raises(InputError, match=r"holds results of other pictures than those of digits; give the same --data"):
+        experiment._require_results_of(tmp_path / "PP3", results, None, images)
 
 
 def test_a_training_that_failed_keeps_nobody_out(fits, tmp_path):

@@ -21,7 +21,9 @@ from pushpull_conv.models import (
 )
 
 
-def open_classifier(model: str, images: ImageSource, weights: str | None = None) -> Classifier | ChosenLogits:
+def open_classifier(
+    model: str, images: ImageSource, weights: str | None = None, *, remedy: str | None = None
+) -> Classifier | ChosenLogits:
     """Return the classifier that a user names; where it knows more classes than the images have, among theirs alone.
 
     Args:
@@ -29,6 +31,7 @@ def open_classifier(model: str, images: ImageSource, weights: str | None = None)
         images: What it is to classify; a model whose weights are in a file that does not name their classes gets as
             many logits as these have.
         weights: Those of a model that `create_model` knows, as `with_weights` takes them; None for a trained one.
+        remedy: What to do where it does not know the images' classes; None: give others, or fine-tune it.
 
     Raises:
         InputError: There is no such model, it does not know the images' classes, weights are missing, do not fit or
@@ -44,7 +47,7 @@ def open_classifier(model: str, images: ImageSource, weights: str | None = None)
                 f"{images.num_classes}"
             )
         return classifier
-    places = _places_of(images, spec.classes, weights or model, tunable=not spec.change)
+    places = _places_of(images, spec.classes, weights or model, tunable=not spec.change, remedy=remedy)
     return classifier if places == list(range(spec.num_classes)) else ChosenLogits(classifier, places)
 
 
@@ -69,18 +72,21 @@ def _around(weights: str, model: str, images: ImageSource) -> tuple[Classifier, 
     return with_weights(plain, weights)
 
 
-def _places_of(images: ImageSource, known: Sequence[str], model: str, *, tunable: bool) -> list[int]:
+def _places_of(
+    images: ImageSource, known: Sequence[str], model: str, *, tunable: bool, remedy: str | None = None
+) -> list[int]:
     """Return the place of each of the images' classes among those that a model knows; `InputError` if one is not.
 
-    ``tunable``: whether a recipe may start from its weights, which are those of a plain network.
+    ``tunable``: whether a recipe may start from its weights, which are those of a plain network. ``remedy``: as for
+    `open_classifier`.
     """
     require_own_names(known, f"model '{model}'")
     places = {name: place for place, name in enumerate(known)}
     if unknown := [name for name in images.classes if name not in places]:
         tune = "a recipe whose model has these weights" if tunable else "a loop of your own, as in docs/pretrained.md"
+        other = f"give images of its classes, whose folders have their names, or fine-tune it, with {tune}"
         raise InputError(
             f"'{model}' was trained on {len(known)} classes ({shortened(known)}); {images.name} has others "
-            f"({shortened(unknown)}); give images of its classes, whose folders have their names, or fine-tune it, "
-            f"with {tune}"
+            f"({shortened(unknown)}); {remedy or other}"
         )
     return [places[name] for name in images.classes]

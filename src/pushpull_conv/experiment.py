@@ -70,6 +70,7 @@ from pushpull_conv.training.variants import Variant
 
 _FREE_SETTINGS: dict[str, Any] = {"title": True, "data": {"unreadable"}, "benchmark": {"batch_size"}}
 """What may change when a run is begun: it decides no weight and no count."""
+_SAME_DATA = "give the same --data, or another --out"
 _LEARNED_FROM = {"images": (same_images, "--data"), "weights": (operator.eq, "weights")}
 """What all variants of a run have in common: how it is compared, and how it is given."""
 _LOCK_SECONDS = 15.0
@@ -117,10 +118,11 @@ class Experiment:
 
         Raises:
             InputError: The data, the textures or the weights cannot be used, the images do not fit the benchmark, or
-                the devices cannot share a batch.
+                what is trained has learned from others, or the devices cannot share a batch.
         """
         if not all((self.folder / variant.name / MODEL_FILE).exists() for variant in self.recipe.trainings):
             require_equal_parts(self.recipe.training.batch_size, devices)
+        self.ranks.by_first(self._require_learned_from_these)
         self.versions(self.images("test"))
         if self.recipe.model.weights:
             build(self.recipe, self.recipe.variant(self.recipe.baseline), self.images("test"))
@@ -149,10 +151,12 @@ class Experiment:
         """Train one variant and before it its teacher, or find it trained; return its model file.
 
         Raises:
-            InputError: Another call is training it, or the device cannot train in the recipe's precision.
+            InputError: Another call is training it, the device cannot train in the recipe's precision, or the run has
+                learned from other images.
         """
         folder = self.folder / variant.name
         if self.ranks.by_first((folder / MODEL_FILE).exists):
+            self.ranks.by_first(self._require_learned_from_these)
             return folder / MODEL_FILE
         if refusal := precision_refusal(self.recipe.training.precision, own_device()):
             raise InputError(refusal)
@@ -219,7 +223,7 @@ class Experiment:
         if not (file := self.folder / variant.name / MODEL_FILE).exists():
             raise InputError(f"{variant.name} is not trained: '{file}' does not exist; call pushpull train --variant")
         for folder, label in self._models(variant):
-            classifier = open_classifier(str(folder / MODEL_FILE), self.images("test"))
+            classifier = _open(folder, self.images("test"))
             self._count(classifier, cells, label, self._settings(folder, label))
 
     def note_precision(self) -> None:
@@ -250,12 +254,13 @@ class Experiment:
     def _benchmark(self, folder: Path, label: str) -> Results:
         """Benchmark the model in ``folder``, or read its finished results."""
         images, settings = self.images("test"), self._settings(folder, label)
-        classifier = open_classifier(str(folder / MODEL_FILE), images)
+        classifier = _open(folder, images)
         if results := self.ranks.by_first(lambda: self.finished(folder)):
             _require_results_of(folder, results, classifier, images)
             return results
         self.note_autocast()
-        with recorded(folder, "benchmark", RESULTS_FILE) if self.ranks.is_first else contextlib.nullcontext():
+        facts = {"images": identity_of(images)}
+        with recorded(folder, "benchmark", RESULTS_FILE, facts) if self.ranks.is_first else contextlib.nullcontext():
             self._count(classifier, wanted_cells(), label, settings)
             if self.ranks.is_first:
                 save_sample(images, folder)  # before the results: where these are, nothing is made again
@@ -356,6 +361,17 @@ class Experiment:
                         f"{found}; give the same {given}, or another --out"
                     )
 
+    def _require_learned_from_these(self) -> None:
+        """Refuse other images than the run has learned from, where those for training are at hand."""
+        records = (read_provenance(self.folder / training.name) for training in self.recipe.trainings)
+        if not any("images" in record.get("training", {}) for record in records):
+            return
+        try:
+            training = self.images("train")
+        except InputError:  # a benchmark needs the test images alone
+            return
+        self._require_same({"images": identity_of(training)})
+
     def _claim_folder(self) -> None:
         self._require_own_folder()  # another recipe may have been started since
         stored = writable_folder(self.folder) / RECIPE_FILE
@@ -389,6 +405,11 @@ def _with(recipe: Recipe, trainings: Sequence[Variant]) -> dict[str, Any]:
     return whole | {"variants": list(settings), "variant": settings}
 
 
+def _open(folder: Path, images: ImageSource) -> Classifier | ChosenLogits:
+    """Open the model in a folder of the run, for its own images."""
+    return open_classifier(str(folder / MODEL_FILE), images, remedy=_SAME_DATA)
+
+
 def _require_results_of(
     folder: Path, results: Results, classifier: Classifier | ChosenLogits, images: ImageSource
 ) -> None:
@@ -397,8 +418,14 @@ def _require_results_of(
     if counted != (len(images), images.classes):
         raise InputError(
             f"'{folder}' holds results of {counted[0]} images of {len(counted[1])} classes, and the data have "
-            f"{len(images)} of {images.num_classes}; give the same --data, or another --out"
+            f"{len(images)} of {images.num_classes}; {_SAME_DATA}"
         )
+    found = identity_of(images)
+    benchmarked = read_provenance(folder).get("benchmark", {}).get("images", found)
+    if not same_images(benchmarked, found):
+        raise InputError(f"'{folder}' holds results of {benchmarked}, and the data have {found}; {_SAME_DATA}")
+    if images.files is None and images.fingerprint != results.header.fingerprint:  # of files it may take minutes
+        raise InputError(f"'{folder}' holds results of other pictures than those of {images.name}; {_SAME_DATA}")
     if counted_model(folder / CELLS_FOLDER) not in {None, model_fingerprint(classifier)}:
         raise InputError(
             f"'{folder}' holds results of a model with other layers or weights than its {MODEL_FILE}; to benchmark "
