@@ -253,6 +253,14 @@ def test_what_is_trained_is_not_taken_for_a_training_on_other_photographs(fits, 
     refused(pushpull(verb, *words, "--data", one), *told)
 
 
+def test_photographs_that_are_not_read_are_told_in_one_line(fits, pushpull, photographs):
+    one, _, words = photographs
+    (one / "train" / "bee" / "5.HEIC").touch()
+    code, _, err = pushpull("train", *words, "--data", one)
+    assert (code, err.count("\n")) == (0, 1)
+    assert err.startswith(f"warning: class folders of '{one / 'train'}' hold 1 entries that are not read (.heic); push")
+
+
 def test_a_model_is_found_where_only_the_test_images_are(fits, pushpull, photographs):
     one, _, words = photographs
     assert pushpull("train", *words, "--data", one)[0] == 0

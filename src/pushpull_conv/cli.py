@@ -4,9 +4,11 @@ Libraries load inside the commands, so that ``pushpull --help`` answers at once.
 """
 
 import contextlib
+import functools
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -16,12 +18,12 @@ from rich.markup import escape
 
 from pushpull_conv._version import __version__
 from pushpull_conv.cores import usable_cores
-from pushpull_conv.errors import InputError, require_seed
+from pushpull_conv.errors import InputError, InputWarning, require_seed
 from pushpull_conv.files import RECIPE_FILE, RESULTS_FILE
 from pushpull_conv.interrupts import interrupts_held
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pushpull_conv.experiment import Experiment
     from pushpull_conv.training.recipe import Recipe
@@ -108,7 +110,9 @@ _RESOURCES = "What each task asks of SLURM"
 def main() -> None:
     """Run the command; print what was wrong with its input, or that it was stopped, in one line; exit with 2 or 130."""
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = functools.partial(_warn, warnings.showwarning)
+            app()
     except InputError as error:
         _refuse(str(error))
     except ModuleNotFoundError as error:
@@ -130,6 +134,14 @@ def _interrupted(stop: BaseException | None) -> bool:
     while stop is not None and not isinstance(stop, KeyboardInterrupt):
         stop = stop.__cause__ or stop.__context__
     return stop is not None
+
+
+def _warn(show: "Callable[..., None]", message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """Show a warning, of the input in one line and by the first of several processes alone."""
+    if not issubclass(category, InputWarning):
+        show(message, category, *place)
+    elif os.environ.get("RANK", "0") == "0":
+        _say(_console(stderr=True), f"warning: {message}")
 
 
 def _refuse(reason: str) -> NoReturn:

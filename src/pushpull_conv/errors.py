@@ -1,4 +1,4 @@
-"""The one error a caller's input can raise, the sentences it is made of, and what counts as a number."""
+"""The one error a caller's input can raise and the one warning, their sentences, and what counts as a number."""
 
 import difflib
 import importlib
@@ -17,6 +17,10 @@ class InputError(ValueError):
     The message is one line: it names the argument, shows the value, lists what is allowed and says what to do.
     The command line prints it and exits with code 2.
     """
+
+
+class InputWarning(UserWarning):
+    """What the caller gave is used, but perhaps not as it was meant. The message is one line, and says what to do."""
 
 
 def require_name(kind: str, value: str, allowed: Iterable[Name]) -> Name:

@@ -4,6 +4,8 @@ from PIL import Image
 
 from pushpull_conv.errors import InputError
 
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""How the names of image files end; of a file of several pictures Pillow gives the first."""
 DAMAGE = (OSError, SyntaxError, ValueError, TypeError, OverflowError, RuntimeError, Image.DecompressionBombError)
 """What Pillow raises where a file is truncated or not an image; the rarer ones where it is an AVIF or a TIFF file."""
 

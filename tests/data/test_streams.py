@@ -18,7 +18,7 @@ from torchvision import transforms
 from pushpull_conv.data import ImageStream, identity_of, open_images, pixels, same_images, stream
 from pushpull_conv.data.pixels import decode
 from pushpull_conv.data.spec import DataSpec, class_list
-from pushpull_conv.errors import InputError
+from pushpull_conv.errors import InputError, InputWarning
 from steps import refuses
 
 PHOTO = DataSpec("photos", ("a",), size=224, resize=256)
@@ -140,6 +140,26 @@ def test_the_fingerprint_tells_contents_labels_and_order(tree):
     relabelled = fingerprint()
     Image.new("RGB", (300, 260), (1, 2, 3)).save(tree / "val" / "cat" / "0.png")
     assert len({first, moved, relabelled, fingerprint()}) == 4
+
+
+def test_what_is_no_image_in_class_folders_is_told_unless_it_is_text(tree):
+    folder = tree / "val" / "ant"
+    for name in ("a.HEIC", "b.heic", "c.svg", "README.md", "labels.csv", "LICENSE", ".DS_Store"):
+        (folder / name).touch()
+    (folder / "more").mkdir()
+    told = rf"^class folders of '{tree / 'val'}' hold 4 entries that are not read \(\.heic, \.svg, folders\); pushpull "
+    with pytest.warns(InputWarning, match=told + f"data check '{tree}' --data-set folder lists them$"):
+        assert len(open_images("folder", "test", root=tree)) == 15
+
+
+@pytest.mark.parametrize("suffix", ["tif", "TIFF", "gif", "ppm", "pgm", "bmp", "webp", "PNG", "jpg", "jpeg"])
+def test_images_of_every_kind_are_read(tmp_path, suffix, recwarn):
+    (tmp_path / "val" / "ant").mkdir(parents=True)
+    Image.new("L" if suffix == "pgm" else "RGB", (40, 30), 7).save(tmp_path / "val" / "ant" / f"a.{suffix}")
+    (batch,) = open_images("folder", "test", root=tmp_path).batches(2)
+    expected = torch.tensor([7, 7, 7] if suffix == "pgm" else [7, 0, 0])
+    assert (batch.images[0].amax((1, 2)) - expected).abs().max() <= 2
+    assert not recwarn
 
 
 def noise_tree(root, seed, side=40):

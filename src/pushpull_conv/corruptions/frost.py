@@ -22,10 +22,9 @@ from torch.nn.functional import interpolate
 
 from pushpull_conv.corruptions.randomness import Random
 from pushpull_conv.errors import InputError
-from pushpull_conv.pictures import DAMAGE, require_8_bits, to_rgb
+from pushpull_conv.pictures import DAMAGE, SUFFIXES, require_8_bits, to_rgb
 
 _REFERENCE_FILES = 5  # the published generator has a sixth and never draws it
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,9 +166,9 @@ def _folder_pictures(folder: Path) -> list[Path]:
         raise InputError(
             f"frost folder '{folder}' does not exist; name a folder of pictures, 'procedural' or 'reference'"
         )
-    pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not pictures:
-        raise InputError(f"frost folder '{folder}' has no pictures; put {', '.join(sorted(_SUFFIXES))} files there")
+        raise InputError(f"frost folder '{folder}' has no pictures; put {', '.join(sorted(SUFFIXES))} files there")
     return pictures
 
 

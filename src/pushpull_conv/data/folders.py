@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,15 +13,17 @@ import torch
 from torch import Tensor
 
 from pushpull_conv.data.source import SIZES
-from pushpull_conv.data.spec import OTHER, DataSpec
+from pushpull_conv.data.spec import OTHER, DataSpec, shortened
 from pushpull_conv.data.stream import Encoded
-from pushpull_conv.errors import InputError
+from pushpull_conv.errors import InputError, InputWarning
+from pushpull_conv.pictures import SUFFIXES
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 ANNOTATIONS_FILE = "val_annotations.txt"
 """Says in the original Tiny-ImageNet which class each validation image is of."""
 IMAGES_FOLDER = "images"
 """Holds the images there: those of a class, in its folder, and those of the validation split."""
+_KNOWN = SUFFIXES | {"", ".csv", ".db", ".htm", ".html", ".ini", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"}
+"""How the names of images end, and of files that nobody takes for images."""
 _MOST_SIZES = 1000
 _GROUPS = 32
 """Of the sizes of files, and so the signs for them in an identity, at most."""
@@ -91,7 +94,15 @@ def list_split_folder(folder: Path, spec: DataSpec) -> ImageFiles:
     if not found:
         raise InputError(f"'{folder}' has no class folders; put its images into one folder for each class")
     spec.require_classes(found, folder)
-    return list_files(folder, dict(zip(found, spec.labels_of(found), strict=True)))
+    files, others = _list(folder, dict(zip(found, spec.labels_of(found), strict=True)))
+    if others:
+        warnings.warn(
+            f"class folders of '{folder}' hold {others.total()} entries that are not read ({shortened(sorted(others))})"
+            f"; pushpull data check '{folder.parent}' --data-set {spec.name} lists them",
+            InputWarning,
+            stacklevel=2,
+        )
+    return files
 
 
 def list_files(folder: Path, labels: Mapping[str, int]) -> ImageFiles:
@@ -104,8 +115,20 @@ def list_files(folder: Path, labels: Mapping[str, int]) -> ImageFiles:
     Raises:
         InputError: A class has no images.
     """
-    listed = [_named(image_entries(folder / name)) for name in labels]
-    return _files([holder for holder, _ in listed], [names for _, names in listed], tuple(labels.values()))
+    return _list(folder, labels)[0]
+
+
+def _list(folder: Path, labels: Mapping[str, int]) -> tuple[ImageFiles, collections.Counter[str]]:
+    """Do what `list_files` does, and count what else lies there by the ending of its name."""
+    holders, names, others = [], [], collections.Counter[str]()
+    for name in labels:
+        entries = entries_of_class(folder / name)
+        images = _images_of(folder / name, entries)
+        holders.append(str(Path(images[0].path).parent))
+        names.append([entry.name for entry in images])
+        if len(images) < len(entries):
+            others.update(kind for entry in entries if (kind := _kind(entry)) not in _KNOWN)
+    return _files(holders, names, tuple(labels.values())), others
 
 
 def class_names(folder: Path) -> list[str]:
@@ -127,10 +150,14 @@ def class_names(folder: Path) -> list[str]:
 
 def image_entries(folder: Path) -> list[os.DirEntry[str]]:
     """The image files in a class folder, in alphabetical order; `InputError` if there are none."""
-    entries = [entry for entry in entries_of_class(folder) if is_image(entry.name)]
-    if not entries:
+    return _images_of(folder, entries_of_class(folder))
+
+
+def _images_of(folder: Path, entries: Sequence[os.DirEntry[str]]) -> list[os.DirEntry[str]]:
+    images = [entry for entry in entries if is_image(entry.name)]
+    if not images:
         raise InputError(f"class folder '{folder}' has no images ({', '.join(sorted(SUFFIXES))})")
-    return sorted(entries, key=lambda entry: entry.name)
+    return sorted(images, key=lambda entry: entry.name)
 
 
 def entries_of_class(folder: Path) -> list[os.DirEntry[str]]:
@@ -144,7 +171,16 @@ def entries_of_class(folder: Path) -> list[os.DirEntry[str]]:
 
 def is_image(name: str) -> bool:
     """Whether a file's name ends like an image's."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122  # a Path for each of a million is slow
+    return _suffix(name) in SUFFIXES
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122  # a Path for each of a million is slow
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """The ending of a file's name, or what to call it without one."""
+    return "folders" if entry.is_dir() else _suffix(entry.name)
 
 
 def read_annotations(folder: Path) -> dict[str, str]:
@@ -178,11 +214,6 @@ def _signs(sizes: list[int]) -> str:
     """A hexadecimal digit for each of some groups of sizes: where few sizes change, most digits stay."""
     groups = np.array_split(np.array(sizes), min(len(sizes), _GROUPS))
     return "".join(f"{int(group.sum()) % 16:x}" for group in groups)
-
-
-def _named(entries: list[os.DirEntry[str]]) -> tuple[str, list[str]]:
-    """The folder of some files, and their names."""
-    return str(Path(entries[0].path).parent), [entry.name for entry in entries]
 
 
 def _list_annotated(folder: Path, spec: DataSpec) -> ImageFiles:

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pushpull_conv.data.folders import SUFFIXES
 from pushpull_conv.data.shards import require_no_gap, require_stated_number
 from pushpull_conv.data.spec import OTHER, DataSpec, is_label
 from pushpull_conv.data.stream import Encoded
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import atomic_write, cache_folder
+from pushpull_conv.pictures import SUFFIXES
 
 CLASSES_FILE = "classes.txt"
 """Beside the shards: the name of each class, one a line, in the order of the numbers in the shards."""
@@ -28,7 +28,7 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4")
 _LABEL_KINDS = ("cls", "json")
 _LABEL_KEYS = ("label", "cls")
 """What a label may be called in a ``key.json``."""
-_RULES = 2
+_RULES = 3
 """Counted up when shards are listed or refused by other rules, so that what was found by earlier ones is not used."""
 
 
@@ -105,7 +105,7 @@ def list_tar(shards: Sequence[Path], spec: DataSpec, classes_file: Path) -> TarI
     size and time.
 
     Args:
-        shards: Plain tar files in order. Each image ``key.jpg`` (``.jpeg``, ``.png``, ``.webp``, ``.bmp``) has a label,
+        shards: Plain tar files in order. Each image ``key.jpg`` (or another of `SUFFIXES`) has a label,
             the text of ``key.cls`` or ``"label"`` or ``"cls"`` in ``key.json``.
         spec: The data set.
         classes_file: Says which class a label is; where there is no such file, labels are those of the data set.
