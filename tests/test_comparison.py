@@ -70,6 +70,29 @@ def test_variants_of_two_runs_keep_their_recipes_and_notes(compared, other_run):
     assert [note.split(":")[0] for note in both["notes"]] == ["other"]
 
 
+def test_a_recipes_title_stands_over_its_own_variants_only(compared, tmp_path):
+    run = RESULTS / "cifar10-resnet20"
+    mine = copied(run / "PP3", tmp_path / "mine", "mine")
+    assert compared(run / "PP3", run / "baseline")["title"] == "CIFAR-10, ResNet-20"
+    assert compared(run, mine)["title"] == "cifar10, 6 models"
+    guest = tmp_path / "run"
+    copied(run / "baseline", guest / "baseline", "baseline")
+    copied(run / "PP3", guest / "guest", "guest")
+    shutil.copyfile(run / RECIPE_FILE, guest / RECIPE_FILE)
+    assert compared(guest / "baseline")["title"] == "CIFAR-10, ResNet-20"
+    assert compared(guest)["title"] == "cifar10, 2 models"
+
+
+def test_a_title_says_how_many_photographs_of_ones_own_there_are(compared, tmp_path):
+    folders = [copied(RESULTS / "cifar10-resnet20" / name, tmp_path / name, name) for name in ("baseline", "PP3")]
+    for folder in folders:
+        content = json.loads((folder / "results.json").read_text())
+        content["header"]["data"] = "folder-greyscale"
+        (folder / "results.json").write_text(json.dumps(content))
+    assert compared(*folders)["title"] == "2 models on 10,000 images of 10 classes"
+    assert compared(folders[0])["title"] == "1 model on 10,000 images of 10 classes"
+
+
 def test_a_run_shows_results_that_its_recipe_does_not_know_last(tmp_path):
     (tmp_path / RECIPE_FILE).write_text((RESULTS / "cifar10-resnet20" / RECIPE_FILE).read_text())
     copied(RESULTS / "cifar10-resnet20" / "PP3", tmp_path / "mine", "mine")

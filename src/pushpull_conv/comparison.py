@@ -13,6 +13,8 @@ from pushpull_conv.comparison_layers import UpsampledPullConv2d, VariedPushPullC
 from pushpull_conv.comparison_layers.inhibition import InhibitedConv2d
 from pushpull_conv.corruptions import load_frost
 from pushpull_conv.data.photos import read_photo
+from pushpull_conv.data.sets import FOLDER
+from pushpull_conv.data.spec import colour_name
 from pushpull_conv.errors import InputError
 from pushpull_conv.files import (
     METRICS_FILE,
@@ -68,7 +70,7 @@ def compare(folders: Sequence[Path], baseline: str, out: Path, *, console: Conso
     return write_report(
         out,
         compared,
-        title=_title(results, list(recipes.values())),
+        title=_title(results, found, recipes),
         recipes=[recipe.to_yaml() for recipe in recipes.values()],
         kernels=kernels,
         sample=next((sample for folder in found if (sample := _load_sample(folder, results[0].header))), None),
@@ -124,9 +126,15 @@ def _settings_of(recipe: Recipe, name: str) -> dict[str, Any]:
     return decisive | training
 
 
-def _title(results: Sequence[Results], recipes: Sequence[Recipe]) -> str:
-    """Return the title of the one recipe that there is, or say how much is compared on which data."""
-    return recipes[0].title if len(recipes) == 1 else f"{results[0].header.data}, {len(results)} models"
+def _title(results: Sequence[Results], folders: Sequence[Path], recipes: Mapping[Path, Recipe]) -> str:
+    """Return the title of the one recipe that all is of, or say how much is compared on which data."""
+    trained = [{run / training.name for training in recipe.trainings} for run, recipe in recipes.items()]
+    if len(trained) == 1 and trained[0].issuperset(folders):
+        return next(iter(recipes.values())).title
+    header, models = results[0].header, f"{len(results)} model{'s' if len(results) > 1 else ''}"
+    if colour_name(header.data) == FOLDER:  # which is no name that says anything
+        return f"{models} on {header.images:,} images of {len(header.classes)} classes"
+    return f"{header.data}, {models}"
 
 
 def _augmentation_notes(recipes: Mapping[Path, Recipe], folders: Mapping[str, Path]) -> list[str]:
