@@ -10,10 +10,12 @@ import torch
 from rich.console import Console
 
 from pushpull_conv import InputError, comparison
+from pushpull_conv.benchmarking import _facts
 from pushpull_conv.comparison_layers import VariedPushPullConv2d
 from pushpull_conv.corruptions import recompress
+from pushpull_conv.data import load_images
 from pushpull_conv.files import RECIPE_FILE
-from pushpull_conv.models import ModelSpec, pretrained_folder, save_checkpoint
+from pushpull_conv.models import ModelSpec, load_pretrained, pretrained_folder, save_checkpoint
 from pushpull_conv.report import scored
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -91,6 +93,16 @@ def test_a_title_says_how_many_photographs_of_ones_own_there_are(compared, tmp_p
         (folder / "results.json").write_text(json.dumps(content))
     assert compared(*folders)["title"] == "2 models on 10,000 images of 10 classes"
     assert compared(folders[0])["title"] == "1 model on 10,000 images of 10 classes"
+
+
+def test_models_that_do_not_lie_beside_their_results_have_their_recorded_number_of_parameters(compared, tmp_path):
+    run = RESULTS / "cifar10-resnet20"
+    expected = compared(run)["provenance"]["PP3"]["parameters"]
+    folder = copied(run / "PP3", tmp_path / "mine", "mine")
+    (folder / "model.safetensors").unlink()
+    facts = _facts(load_pretrained("cifar10-resnet20-pp3"), load_images("digits", "test"))
+    (folder / "provenance.json").write_text(json.dumps({"benchmark": facts}))
+    assert compared(run, folder)["provenance"]["mine"]["parameters"] == expected
 
 
 def test_a_run_shows_results_that_its_recipe_does_not_know_last(tmp_path):

@@ -84,6 +84,7 @@ def test_published_weights_score_a_folder_of_some_of_their_classes(pushpull, pho
     told = "the 3 of folder, of those that the model knows"
     assert f"classes: {told}\n" in out
     assert read_provenance(tmp_path / "out")["benchmark"]["classes"] == told
+    assert "parameters: 11689512\n" in out
 
     (batch,) = open_images("folder", "test", root=photos).batches(6)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))

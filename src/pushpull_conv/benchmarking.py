@@ -13,7 +13,7 @@ from pushpull_conv.benchmark import CellEvent, Results, evaluate, write_set
 from pushpull_conv.benchmark.evaluation import AUTOCAST_DTYPES
 from pushpull_conv.data import ImageSource
 from pushpull_conv.files import RESULTS_FILE, atomic_write
-from pushpull_conv.models import ChosenLogits, Classifier
+from pushpull_conv.models import ChosenLogits, Classifier, count_parameters
 from pushpull_conv.progress import progress_bar
 from pushpull_conv.provenance import recorded
 from pushpull_conv.ranks import own_device
@@ -31,7 +31,8 @@ def benchmark(
 ) -> Results:
     """Evaluate one classifier under a progress bar; leave cells, results and provenance in ``folder``.
 
-    Its input and, where it knows more classes than the images have, among which it chooses, are printed and recorded.
+    Its input, its number of parameters and, where it knows more classes than the images have, among which it chooses,
+    are printed and recorded.
     It runs on the GPU if there is one; ``settings`` are other arguments of `pushpull_conv.evaluate`.
     """
     facts = _facts(classifier, images)
@@ -54,10 +55,11 @@ def note_if_slow(console: Console, precision: str, half: torch.dtype | None, ins
 
 
 def _facts(classifier: Classifier | ChosenLogits, images: ImageSource) -> dict[str, str]:
-    """Say what a classifier gets and among which classes it chooses."""
+    """Say what a classifier gets, how many parameters it has, and among which classes it chooses."""
     whole = classifier.classifier if isinstance(classifier, ChosenLogits) else classifier
     mean, std = (" ".join(f"{value:.3g}" for value in values.flatten()) for values in (whole.mean, whole.std))
     facts = {"input": f"{images.size[1]} x {images.size[0]} pixels in [0, 1], minus {mean}, divided by {std}"}
+    facts["parameters"] = str(count_parameters(classifier))
     if whole is not classifier:
         facts["classes"] = f"the {images.num_classes} of {images.name}, of those that the model knows"
     return facts

@@ -28,7 +28,7 @@ from pushpull_conv.files import (
 )
 from pushpull_conv.functional import pull_kernel
 from pushpull_conv.layers import PushPullConv2d
-from pushpull_conv.models import Classifier, load_checkpoint, pretrained_folder, pretrained_models
+from pushpull_conv.models import Classifier, count_parameters, load_checkpoint, pretrained_folder, pretrained_models
 from pushpull_conv.provenance import read_provenance
 from pushpull_conv.repeats import variant_of
 from pushpull_conv.report import Sample, scored, terminal_table, write_report
@@ -85,14 +85,14 @@ def _read_models(
 ) -> tuple[dict[str, tuple[Tensor, Tensor, Tensor]], dict[str, Tensor]]:
     """Return by label the kernels and the strength of inhibition of the models that lie beside their results.
 
-    How many parameters each has is added to its origins.
+    How many parameters each has is added to its origins, where `pushpull evaluate` has not recorded it.
     """
     kernels, alphas = {}, {}
     for label, folder in places.items():
         if not (folder / MODEL_FILE).exists():
             continue
         classifier, _ = load_checkpoint(folder / MODEL_FILE)
-        origins[label]["parameters"] = str(sum(parameter.numel() for parameter in classifier.parameters()))
+        origins[label]["parameters"] = str(count_parameters(classifier))
         if kernel := _stem_kernels(classifier):
             kernels[label] = kernel
         if (alpha := _inhibition(classifier)) is not None:

@@ -1,7 +1,7 @@
 """Networks: creating them, putting the push-pull unit into their stem, normalising their input, storing them."""
 
 from pushpull_conv.models.checkpoint import ModelSpec, load_checkpoint, load_weights_, save_checkpoint
-from pushpull_conv.models.classifier import IMAGENET_MEAN, IMAGENET_STD, ChosenLogits, Classifier
+from pushpull_conv.models.classifier import IMAGENET_MEAN, IMAGENET_STD, ChosenLogits, Classifier, count_parameters
 from pushpull_conv.models.create import create_model, pretrained_synsets
 from pushpull_conv.models.layer_kinds import apply_layer_
 from pushpull_conv.models.pretrained import find_checkpoint, load_pretrained, pretrained_folder, pretrained_models
@@ -17,6 +17,7 @@ __all__ = [
     "ModelSpec",
     "SwapReport",
     "apply_layer_",
+    "count_parameters",
     "create_model",
     "find_checkpoint",
     "identity_of_weights",

@@ -104,3 +104,13 @@ class ChosenLogits(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the chosen logits ``[B, len(places)]`` for ``images``."""
         return self.classifier(images)[:, self.places]
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers a model learns or has learned.
+
+    Example:
+        >>> count_parameters(nn.Conv2d(3, 8, 3))
+        224
+    """
+    return sum(parameter.numel() for parameter in model.parameters())
