@@ -77,7 +77,7 @@ def fit(
         The path of ``model.safetensors``.
 
     Raises:
-        InputError: The images do not fill a batch, or are all of one class, or the loss is not finite after an epoch, of
+        InputError: The images do not fill a batch or are all of one class, or the loss is not finite after an epoch, of
             which nothing is kept.
     """
     device = own_device()
