@@ -204,7 +204,7 @@ def _with_cifar_stem(network: Any) -> nn.Module:
     return network
 
 
-def _from_timm(name: str, num_classes: int, pretrained: bool = False) -> nn.Module:
+def _from_timm(name: str, num_classes: int, pretrained: bool) -> nn.Module:
     timm = require_module("timm", "train")
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
