@@ -133,6 +133,22 @@ def test_a_unit_over_a_timm_convolution_keeps_its_parameters_and_can_be_copied()
         swap_first_conv_(Scaled(3, 8, 3))
 
 
+@pytest.mark.parametrize(
+    ("conv", "prepared"),
+    [
+        (nn.Conv2d(3, 8, 3), ""),
+        (Conv2dSame(3, 8, 3, stride=2), ", pads_same=True"),
+        (StdConv2d(3, 8, 7, eps=1e-5), ", epsilon=1e-05"),
+        (StdConv2dSame(3, 8, 7, stride=2), ", pads_same=True, epsilon=1e-06"),
+        (ScaledStdConv2d(3, 8, (3, 4), gamma=1.5), ", epsilon=1e-06, scale=0.25"),  # 1.5 / sqrt(36)
+    ],
+)
+def test_a_unit_tells_how_it_prepares_input_and_weights(conv, prepared):
+    """From what layers print it is told whether two networks compute the same."""
+    unit, _ = swap_first_conv_(conv)
+    assert unit.extra_repr().endswith(f", avg_kernel_size=3, alpha=1{prepared}")
+
+
 def test_a_convolution_may_be_named():
     network = timm.create_model("repvgg_a0", num_classes=3)
     for name in ("stem.conv_kxk.conv", "stem.conv_1x1.conv"):

@@ -81,6 +81,13 @@ class TimmPushPullConv2d(PushPullConv2d):
         weight = (self.weight - mean) * torch.rsqrt(variance + self.epsilon)
         return weight if self.gain is None else weight * (self.gain * self.scale)
 
+    def extra_repr(self) -> str:
+        """Describe the unit, and how input and weights are prepared."""
+        pads = ", pads_same=True" if self.pads_same else ""
+        standardises = "" if self.epsilon is None else f", epsilon={self.epsilon:g}"
+        scales = "" if self.gain is None else f", scale={self.scale:g}"
+        return f"{super().extra_repr()}{pads}{standardises}{scales}"
+
 
 def pad_same(x: Tensor, kernel_size: _Pair, stride: _Pair, dilation: _Pair) -> Tensor:
     """Pad with zeros so that a convolution gives ``ceil(H / stride)`` rows and so many columns."""
