@@ -473,3 +473,15 @@ def test_bad_input_is_named(build, message):
     with pytest.raises(InputError, match=message) as error:
         build()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("kind", "settings"), CONVOLUTIONS)
+def test_built_around_a_convolution_it_may_have_another_stride_and_nothing_else(kind, settings):
+    conv, x = nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False), torch.randn(1, 4, 13, 13)
+    layer, built = kind.from_conv2d(conv, stride=1, **settings), kind(4, 6, 3, padding=1, bias=False, **settings)
+    built.load_state_dict(layer.state_dict())
+    assert repr(layer) == repr(built)
+    assert torch.equal(layer(x), built(x))
+    for name, value in {"kernel_size": 5, "bias": True, "dtype": torch.float64, "device": "cpu"}.items():
+        with pytest.raises(InputError, match=f"{name} is {value!r}, but the layer has that of conv; leave it out"):
+            kind.from_conv2d(conv, **settings, **{name: value})

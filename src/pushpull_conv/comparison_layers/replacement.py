@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushpull_conv.errors import InputError
 from pushpull_conv.functional import borders_of
 from pushpull_conv.layers import geometry_of
 
@@ -24,16 +25,18 @@ class ReplacementConv2d(nn.Conv2d):
         self._complete_like(self.weight)
 
     @classmethod
-    def from_conv2d(cls, conv: nn.Conv2d, **settings: Any) -> Self:
+    def from_conv2d(cls, conv: nn.Conv2d, *, stride: int | tuple[int, ...] | None = None, **settings: Any) -> Self:
         """Build the layer around the parameters of an existing convolution.
 
         Args:
             conv: Its ``weight`` and ``bias`` become those of the layer, so an optimizer that holds them goes on
                 working.
-            **settings: The layer's own arguments, and any of `torch.nn.Conv2d` that is to differ from ``conv``.
+            stride: Of the layer; None for that of ``conv``. All else of `torch.nn.Conv2d` is as in ``conv``.
+            **settings: The layer's own arguments.
 
         Raises:
-            InputError: ``conv`` is no plain `torch.nn.Conv2d` and may compute something else, or a setting is wrong.
+            InputError: ``conv`` is no plain `torch.nn.Conv2d` and may compute something else, or a setting is wrong or
+                that of ``conv``.
 
         Example:
             >>> from pushpull_conv.comparison_layers import BlurredConv2d
@@ -41,8 +44,13 @@ class ReplacementConv2d(nn.Conv2d):
             >>> BlurredConv2d.from_conv2d(conv).weight is conv.weight
             True
         """
-        geometry = geometry_of(conv)
-        layer = cls(**(geometry | settings), bias=conv.bias is not None, device="meta")  # draws no random numbers
+        given = geometry_of(conv) | {"bias": conv.bias is not None, "device": "meta"}  # draws no random numbers
+        for name in ("dtype", *given):
+            if name in settings:
+                raise InputError(f"{name} is {settings[name]!r}, but the layer has that of conv; leave it out")
+        if stride is not None:
+            given["stride"] = stride
+        layer = cls(**given, **settings)
         layer.weight, layer.bias = conv.weight, conv.bias
         layer._complete_like(conv.weight)
         return layer.train(conv.training)
