@@ -301,6 +301,24 @@ def test_weights_that_learned_with_a_blur_do_not_fit_without_it_and_plain_ones_f
         plain.load_state_dict(model.state_dict())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_filter_that_the_settings_do_not_make_is_refused(dtype):
+    """A ring of 12 x 0.45 and of 12 x 0.5 pixels is a tensor of the same shape."""
+    layer, other, wide = (nn.Sequential(SurroundSuppressedConv2d(3, 4, 3, sigma=sigma)) for sigma in (0.45, 0.5, 4))
+    ring = layer[0].surround.clone()
+    message = r"'0.surround' belongs to other settings than those of SurroundSuppressedConv2d\(.*sigma=0.45\); give the"
+    for strict in (True, False):
+        with pytest.raises(RuntimeError, match=message):
+            layer.load_state_dict(other.to(dtype).state_dict(), strict=strict)
+    assert torch.equal(layer[0].surround, ring)
+    for same in (layer, wide):  # as a file in half precision has them
+        same.load_state_dict(copy.deepcopy(same).to(dtype).state_dict())
+    with torch.device("meta"):
+        unmade = nn.Sequential(SurroundSuppressedConv2d(3, 4, 3, sigma=0.45))
+    unmade.load_state_dict(layer.state_dict(), assign=True)
+    assert torch.equal(unmade[0].surround, layer[0].surround)
+
+
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_without_their_own_part_the_layers_are_the_rectified_convolution(geometry):
     """At alpha 0 what is left is relu(conv), in any geometry."""

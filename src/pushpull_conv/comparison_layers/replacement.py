@@ -83,12 +83,22 @@ class ReplacementConv2d(nn.Conv2d):
 def register_filter(module: nn.Module, name: str, side: int, like: Tensor) -> None:
     """Give ``module`` a buffer ``[1, 1, side, side]`` of values that follow from its settings.
 
-    It is in the state dict, so that weights which learned with the filter do not fit a network without it. A state dict
-    without it, as of the plain convolution, fits as well.
+    It is in the state dict, so that weights which learned with the filter do not fit a network without it, nor one of
+    other settings. A state dict without it, as of the plain convolution, fits as well.
     """
     module.register_buffer(name, torch.empty(1, 1, side, side, device=like.device, dtype=like.dtype))
-    module.register_load_state_dict_pre_hook(functools.partial(_keep_if_absent, name))
+    module.register_load_state_dict_pre_hook(functools.partial(_keep_filter, name))
 
 
-def _keep_if_absent(name: str, module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    state_dict.setdefault(prefix + name, getattr(module, name))
+def _keep_filter(name: str, module: nn.Module, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    """Keep the filter that follows from the settings where the state dict has none, and refuse another."""
+    own, errors = getattr(module, name), rest[-1]
+    given = state_dict.setdefault(prefix + name, own)
+    if given.shape != own.shape or given.is_meta or own.is_meta:  # PyTorch refuses other shapes
+        return
+    if not torch.allclose(given.to(own), own, rtol=5e-3, atol=1e-7):  # so far half precision may be away
+        state_dict[prefix + name] = own  # PyTorch copies first and raises then
+        errors.append(
+            f"'{prefix}{name}' belongs to other settings than those of {type(module).__name__}({module.extra_repr()}); "
+            "give the layer the settings that the weights learned with"
+        )
