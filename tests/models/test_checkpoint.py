@@ -421,6 +421,33 @@ def test_another_architecture_is_named_with_what_differs(tmp_path, name, setting
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"), [("resnet20", {"num_classes": 10}), ("resnet32", {}), ("resnet20", {"pushpull": {}})]
+)
+def test_a_network_that_the_weights_do_not_fit_stays_as_it_was(tmp_path, name, settings):
+    """Also its running statistics, tensors that share memory, and those that no file holds."""
+    torch.save(create_model(name, **{"num_classes": 3, **settings}).state_dict(), tmp_path / "other.pt")
+    network = create_model("resnet20", num_classes=3)
+    network.layer1[0].conv1.weight = network.layer1[0].conv2.weight
+    network.layer1[1].conv1.weight.data = network.layer1[1].conv2.weight.data
+    network.register_buffer("own", torch.arange(3.0), persistent=False)
+    network(torch.randn(4, 3, 32, 32))
+    tensors = [*network.parameters(), *network.buffers()]
+    before = [tensor.detach().clone() for tensor in tensors]
+    with pytest.raises(InputError, match="belongs to another architecture"):
+        load_weights_(network, tmp_path / "other.pt")
+    after = [*network.parameters(), *network.buffers()]
+    assert all(one is other for one, other in zip(after, tensors, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(after, before, strict=True))
+
+
+def test_a_layer_without_values_gets_them_from_the_file(tmp_path):
+    source, target = nn.Linear(2, 3), nn.LazyLinear(3)
+    torch.save(source.state_dict(), tmp_path / "linear.pt")
+    load_weights_(target, tmp_path / "linear.pt")
+    assert torch.equal(source.weight, target.weight)
+
+
 def test_weights_load_into_any_module(tmp_path):
     source, target = nn.Linear(2, 3), nn.Linear(2, 3)
     torch.save(source.state_dict(), tmp_path / "linear.pt")

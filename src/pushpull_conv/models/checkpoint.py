@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pushpull_conv.errors import InputError, require_module
 from pushpull_conv.files import atomic_write
@@ -233,7 +234,8 @@ def load_weights_(model: nn.Module, path: StrPath, *, new: Collection[str] = ())
             shape.
 
     Raises:
-        InputError: The file is absent, damaged, holds more than weights, or belongs to another architecture.
+        InputError: The file is absent, damaged, holds more than weights, or belongs to another architecture; the model
+            is then as before.
 
     Example:
         >>> import tempfile
@@ -250,7 +252,8 @@ def load_weights_(model: nn.Module, path: StrPath, *, new: Collection[str] = ())
     network = model.network if isinstance(model, Classifier) else model
     if _METADATA_KEY in metadata:
         _require_same_layers(network, _parse_spec(path, metadata), path)
-    _load_state_(network, tensors, path, new)
+    with _restored_on_error(network):
+        _load_state_(network, tensors, path, new)
 
 
 def _require_same_layers(network: nn.Module, stored: ModelSpec, path: Path) -> None:
@@ -262,6 +265,20 @@ def _require_same_layers(network: nn.Module, stored: ModelSpec, path: Path) -> N
             f"weights file '{path}' was stored with {stored.change} in the network: {difference}; "
             "give the model the same pushpull and layer, or read the file with load_checkpoint"
         )
+
+
+@contextlib.contextmanager
+def _restored_on_error(network: nn.Module) -> Iterator[None]:
+    """Put a network's tensors back where loading fails: PyTorch copies all that fit before it says what does not."""
+    tensors = [tensor for tensor in (*network.parameters(), *network.buffers()) if not is_lazy(tensor)]
+    before = [tensor.detach().clone() for tensor in tensors]
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, before, strict=True):
+                tensor.copy_(value)
+        raise
 
 
 def _load_state_(network: nn.Module, tensors: dict[str, Tensor], path: Path, new: Collection[str] = ()) -> None:
