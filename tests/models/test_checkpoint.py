@@ -245,6 +245,61 @@ def test_weights_that_learned_with_other_layers_are_refused(stored, layer):
         load_weights_(create_model("resnet20", num_classes=10, pushpull=pushpull), file)
 
 
+def plain(name):
+    return ModelSpec(name, 3, None, None, (0.5,) * 3, (0.25,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "layer"),
+    [
+        ("timm:mobilenetv3_small_100", "timm:tf_mobilenetv3_small_100", "conv_stem"),
+        ("timm:tf_mobilenetv3_small_100", "timm:mobilenetv3_small_100", "conv_stem"),
+        ("timm:resnet50", "timm:resnetblur50", "layer2.0.conv2"),
+    ],
+)
+def test_weights_of_an_architecture_with_other_strides_or_paddings_are_refused(tmp_path, one, other, layer):
+    """Their tensors fit: only the convolutions tell them apart."""
+    file = tmp_path / "model.safetensors"
+    networks = [plain(name).build() for name in (one, other)]
+    save_checkpoint(file, networks[0], plain(one))
+    shapes = [{name: value.shape for name, value in network.state_dict().items()} for network in networks]
+    assert shapes[0] == shapes[1]
+    message = rf"'{layer}' is \w+\(.* there and \w+\(.* here; give"
+    with pytest.raises(InputError, match=f"belongs to another architecture: {message}"):
+        load_weights_(networks[1], file)
+    before = file.read_bytes()
+    with pytest.raises(InputError, match=f"spec builds another network than the classifier's: {message}"):
+        save_checkpoint(file, networks[0], plain(other))
+    assert file.read_bytes() == before
+
+
+class OwnConv(nn.Conv2d):
+    """A convolution of the user's own."""
+
+
+def test_the_same_architecture_may_be_built_of_other_classes(tmp_path):
+    """By another library, with layers for a training, or by a user who builds it himself."""
+    file = tmp_path / "model.safetensors"
+    first, *others = (plain(name).build().network for name in ("resnet18", "timm:resnet18", "resnet18", "resnet18"))
+    others[1].conv1 = OwnConv(3, 64, 7, 2, 3, bias=False)
+    others[2] = torch.fx.symbolic_trace(nn.SyncBatchNorm.convert_sync_batchnorm(others[2]))
+    others.append(timm.create_model("resnet18", num_classes=3, drop_path_rate=0.2, drop_block_rate=0.1))
+    for network in others:
+        save_checkpoint(file, Classifier(network, (0.5,) * 3, (0.25,) * 3), plain("torchvision:resnet18"))
+        load_weights_(first, file)
+        assert torch.equal(first.fc.weight, network.fc.weight)
+        load_weights_(network, file)
+
+
+@pytest.mark.parametrize("kind", ["blurred-conv", "blurpool"])
+def test_stored_weights_of_a_plain_network_go_into_one_with_a_blur(tmp_path, kind):
+    source = plain("resnet20").build()
+    save_checkpoint(tmp_path / "model.safetensors", source, plain("resnet20"))
+    blurred = create_model("resnet20", num_classes=3, layer={"kind": kind})
+    load_weights_(blurred, tmp_path / "model.safetensors")
+    assert torch.equal(blurred.layer3[0].conv1.weight, source.network.layer3[0].conv1.weight)
+
+
 def test_a_unit_without_settings_is_one(tmp_path):
     """Its tensors fit a unit that averages over more."""
     spec = dataclasses.replace(SPEC, pushpull={})

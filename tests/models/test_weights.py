@@ -1,5 +1,7 @@
 """Starting from the weights of another network: what is taken over, what starts afresh, what is refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torchvision
@@ -77,6 +79,17 @@ def test_a_file_of_a_library_network_goes_with_the_normalisation_of_the_library(
     with pytest.raises(InputError, match="were trained with"):
         with_weights(ModelSpec("timm:mobilevit_xxs", 3, None, None, *OTHER), str(tmp_path / "model.safetensors"))
     assert torch.equal(again.network.stem.conv.weight, source["stem.conv.weight"])
+
+
+def test_a_head_that_is_a_convolution_starts_afresh_too(tmp_path):
+    spec = ModelSpec("torchvision:squeezenet1_1", 3, None, None, *OTHER)
+    source, file = spec.build(), str(tmp_path / "model.safetensors")
+    save_checkpoint(file, source, spec)
+    classifier, _ = with_weights(replace(spec, num_classes=5), file, new_head=True)
+    assert taken_over(classifier, source.network.state_dict(), but=("classifier.1.weight", "classifier.1.bias"))
+    assert classifier.network.classifier[1].weight.shape == (5, 512, 1, 1)
+    with pytest.raises(InputError, match="for another number of classes than the data's 5"):
+        with_weights(replace(spec, num_classes=5), file)
 
 
 @pytest.fixture

@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
 from pushpull_conv.errors import InputError, require_module
 from pushpull_conv.files import atomic_write
 from pushpull_conv.models.classifier import Classifier
 from pushpull_conv.models.create import create_model, create_without_memory
+from pushpull_conv.models.timm_convs import is_timm_conv
 
 _METADATA_KEY = "pushpull_conv"
 # What Lightning, DistributedDataParallel, torch.compile and Classifier put before a network's own names.
@@ -145,11 +147,16 @@ def _require_fit(classifier: Classifier, tensors: Mapping[str, Tensor], spec: Mo
     expected, given = (
         {name: [*value.shape] for name, value in state.items()} for state in (network.state_dict(), tensors)
     )
-    if difference := _difference(expected, given) or _difference(_own_layers(network), _own_layers(classifier.network)):
+    if difference := (
+        _difference(expected, given)
+        or _difference(_own_layers(network), _own_layers(classifier.network))
+        or _other_convolution(network, classifier.network)
+    ):
         raise InputError(
-            f"spec builds another network than the classifier's: {difference}; give the spec that fits (num_classes, "
-            "pushpull, layer), or the file would not give this network back; what no spec builds (in_chans, img_size, "
-            "...) cannot be stored this way: store its state dict, and benchmark it from Python with evaluate"
+            f"spec builds another network than the classifier's: {difference}; give the spec that fits (name, "
+            "num_classes, pushpull, layer), or the file would not give this network back; what no spec builds "
+            "(in_chans, img_size, ...) cannot be stored this way: store its state dict, and benchmark it from Python with "
+            "evaluate"
         )
     for name, value in (("mean", spec.mean), ("std", spec.std)):
         own = getattr(classifier, name).flatten().double().cpu()
@@ -171,10 +178,33 @@ def _uncompiled(model: nn.Module) -> nn.Module:
 
 def _own_layers(network: nn.Module) -> dict[str, str]:
     """Return, by name, the layers of this package in a network, of which some compute without a tensor of their own."""
-    network = _uncompiled(network)
-    own = [entry for entry in network.named_modules() if type(entry[1]).__module__.startswith(_OWN)]
-    settings = [re.sub(", alpha=[^,]*", "", module.extra_repr()) for _, module in own]  # a strength is a tensor
-    return {name: f"{type(module).__name__}({shown})" for (name, module), shown in zip(own, settings, strict=True)}
+    return {name: _shown(module) for name, module in _uncompiled(network).named_modules() if _is_own(module)}
+
+
+def _other_convolution(there: nn.Module, here: nn.Module, new: Collection[str] = ()) -> str:
+    """Return the first convolution of both networks that does not compute the same, as `_difference` does.
+
+    No tensor tells a stride or a padding: timm's ports of TensorFlow's networks have the tensors of its own. Other
+    layers are not compared, nor those of ``new``, nor subclasses as such: a batch norm or a convolution of another
+    class may compute the same.
+    """
+    fresh = {name.rpartition(".")[0] for name in new}
+    first, second = (
+        {name: _shown(module) for name, module in _uncompiled(network).named_modules() if isinstance(module, _ConvNd)}
+        for network in (there, here)
+    )
+    both = [name for name in first if name in second and name not in fresh]
+    return _difference({name: first[name] for name in both}, {name: second[name] for name in both})
+
+
+def _is_own(module: nn.Module) -> bool:
+    return type(module).__module__.startswith(_OWN)
+
+
+def _shown(module: nn.Module) -> str:
+    """Return a layer's settings, and its kind if that is known to compute something of its own."""
+    kind = type(module).__name__ if _is_own(module) or is_timm_conv(module) else "convolution"
+    return f"{kind}({re.sub(', alpha=[^,]*', '', module.extra_repr())})"  # a strength is a tensor
 
 
 def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
@@ -251,20 +281,25 @@ def load_weights_(model: nn.Module, path: StrPath, *, new: Collection[str] = ())
     model = _uncompiled(model)
     network = model.network if isinstance(model, Classifier) else model
     if _METADATA_KEY in metadata:
-        _require_same_layers(network, _parse_spec(path, metadata), path)
+        _require_same_layers(network, _parse_spec(path, metadata), path, new)
     with _restored_on_error(network):
         _load_state_(network, tensors, path, new)
 
 
-def _require_same_layers(network: nn.Module, stored: ModelSpec, path: Path) -> None:
-    """Refuse weights that learned with other layers in the network, also where their tensors fit."""
-    if not stored.change:
-        return
-    if difference := _difference(_own_layers(_structure(stored)), _own_layers(network)):
+def _require_same_layers(network: nn.Module, stored: ModelSpec, path: Path, new: Collection[str]) -> None:
+    """Refuse weights that learned with other layers in the network, also where their tensors fit.
+
+    Those of a plain network go into one with a blur, whose convolutions stride otherwise.
+    """
+    learned = _structure(stored)
+    difference = _difference(_own_layers(learned), _own_layers(network))
+    if difference and stored.change:
         raise InputError(
             f"weights file '{path}' was stored with {stored.change} in the network: {difference}; "
             "give the model the same pushpull and layer, or read the file with load_checkpoint"
         )
+    if not difference and (other := _other_convolution(learned, network, new)):
+        raise InputError(_another_architecture(path, [other]))
 
 
 @contextlib.contextmanager
