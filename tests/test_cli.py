@@ -404,6 +404,17 @@ def test_a_model_of_greyscale_images_is_known_however_it_is_named(
     refused(pushpull(*call), "was trained in greyscale, digits is in colour; add --greyscale")
 
 
+def test_a_network_with_the_weights_of_a_model_of_greyscale_images_is_evaluated_on_such(pushpull, tmp_path):
+    digits = tuple("0123456789")
+    spec = ModelSpec("resnet20", 10, None, None, (0.5,) * 3, (0.5,) * 3, digits, greyscale=True)
+    file = tmp_path / "grey.safetensors"
+    save_checkpoint(file, spec.build(), spec)
+    call = ["evaluate", "resnet20", "--weights", file, "--data-set", "digits", "--out", tmp_path / "out"]
+    call += ["--corruption", "fog", "--severity", "1"]
+    refused(pushpull(*call), f"'{file}' was trained in greyscale, digits is in colour; add --greyscale")
+    assert pushpull(*call, "--greyscale")[0] == 0
+
+
 def test_a_checkpoint_of_another_architecture_is_refused(pushpull, model_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(create_model("resnet32", num_classes=10).state_dict(), "deeper.pt")

@@ -40,6 +40,8 @@ def open_classifier(
     if Path(model).suffix == ".py":
         raise InputError(f"'{model}' is code; a network of your own is benchmarked from Python: see docs/benchmark.md")
     classifier, spec = _trained(model, images) if weights is None else _around(weights, model, images)
+    if spec.greyscale and not is_greyscale(images.name):
+        raise InputError(f"'{weights or model}' was trained in greyscale, {images.name} is in colour; add --greyscale")
     if not spec.classes:  # a model need not name them
         if spec.num_classes != images.num_classes:
             raise InputError(
@@ -56,10 +58,7 @@ def _trained(model: str, images: ImageSource) -> tuple[Classifier, ModelSpec]:
         raise InputError(f"'{model}' is a network without weights; add --weights FILE, or --weights pretrained")
     if Path(model).is_file() and Path(model).suffix != ".safetensors":
         raise InputError(f"'{model}' does not tell its network; name that, as in timm:resnet50 --weights {model}")
-    classifier, spec = load_checkpoint(find_checkpoint(model, "or another model's name with --weights"))
-    if spec.greyscale and not is_greyscale(images.name):
-        raise InputError(f"'{model}' was trained in greyscale, {images.name} is in colour; add --greyscale")
-    return classifier, spec
+    return load_checkpoint(find_checkpoint(model, "or another model's name with --weights"))
 
 
 def _around(weights: str, model: str, images: ImageSource) -> tuple[Classifier, ModelSpec]:

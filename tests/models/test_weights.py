@@ -65,6 +65,41 @@ def test_for_other_classes_the_last_layer_alone_starts_afresh_and_alike_in_every
     assert torch.equal(*heads)
 
 
+@pytest.mark.parametrize(
+    ("known", "wanted", "kept"),
+    [
+        (("cat", "dog"), ("dog", "cat"), False),
+        (("cat", "dog"), ("dog", "fox"), False),
+        (("cat", "dog"), ["cat", "dog"], True),
+        ((), ("dog", "cat"), True),
+        (("cat", "dog"), (), True),
+    ],
+)
+def test_a_row_of_a_new_head_is_not_that_of_another_class(tmp_path, known, wanted, kept):
+    stored = ModelSpec("resnet20", 2, None, None, *OTHER, classes=known)
+    source, file = stored.build(), str(tmp_path / "model.safetensors")
+    save_checkpoint(tmp_path / "model.safetensors", source, stored)
+    torch.manual_seed(3)
+    classifier, spec = with_weights(replace(stored, classes=wanted), file, new_head=True)
+    torch.manual_seed(3)
+    afresh = stored.build().network.fc
+    head = source.network.fc if kept else afresh
+    assert torch.equal(classifier.network.fc.weight, head.weight)
+    assert torch.equal(classifier.network.fc.bias, head.bias)
+    assert taken_over(classifier, source.network.state_dict(), but=("fc.weight", "fc.bias"))
+    assert spec.classes == wanted
+    assert with_weights(replace(stored, classes=wanted), file)[1].classes == known
+
+
+@pytest.mark.parametrize("greyscale", [True, False])
+def test_what_the_images_are_follows_the_weights_unless_they_are_fine_tuned(tmp_path, greyscale):
+    stored = ModelSpec("resnet20", 2, None, None, *OTHER, greyscale=greyscale)
+    save_checkpoint(tmp_path / "model.safetensors", stored.build(), stored)
+    wanted, file = replace(stored, greyscale=not greyscale), str(tmp_path / "model.safetensors")
+    assert with_weights(wanted, file)[1].greyscale == greyscale
+    assert with_weights(wanted, file, new_head=True)[1].greyscale != greyscale
+
+
 def test_a_file_of_a_library_network_goes_with_the_normalisation_of_the_library(tmp_path):
     source = create_model("timm:mobilevit_xxs", num_classes=7).state_dict()
     torch.save({"state_dict": {f"model.{name}": value for name, value in source.items()}}, tmp_path / "mine.pt")

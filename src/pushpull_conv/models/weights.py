@@ -27,10 +27,12 @@ def with_weights(spec: ModelSpec, weights: str, *, new_head: bool = False) -> tu
 
     Args:
         spec: What to build. Its normalisation gives way to that of the weights: the trained model's or the library's,
-            else ImageNet's; and without a new head its class names to those of the trained model.
+            else ImageNet's; and without a new head its class names, and whether it expects luminance, to what the
+            trained model says.
         weights: ``"pretrained"`` for those that timm or torchvision publish; a trained model, as `find_checkpoint`
             takes it; or a file, as `load_weights_` takes it.
-        new_head: Allow weights for another number of classes; the last layer then starts afresh.
+        new_head: Allow weights for other classes, or for the same in another order; the last layer then starts afresh.
+            Where the names of either are not known, their number alone tells.
 
     Returns:
         The classifier, in training mode on the CPU, and the spec that rebuilds it.
@@ -60,12 +62,16 @@ def with_weights(spec: ModelSpec, weights: str, *, new_head: bool = False) -> tu
                 "one would compute something else with them; give those of a plain network, or use the model itself"
             )
         network = create_model(spec.name, num_classes=spec.num_classes, stem=spec.stem)
-        _load_(network, file, spec, new_head=new_head)
+        head = _head(spec) if new_head else set()
+        drawn = {name: value.clone() for name, value in network.state_dict().items() if name in head}
+        _load_(network, file, spec, head)
+        if stored and stored.classes and spec.classes and tuple(stored.classes) != tuple(spec.classes):
+            network.load_state_dict(drawn, strict=False)  # other classes, or in another order, of the same number
     change_(network, spec.pushpull, spec.layer)
     mean, std = (stored.mean, stored.std) if stored else pretrained_statistics(spec.name)
     spec = replace(spec, mean=mean, std=std)
     if stored and not new_head:
-        spec = replace(spec, classes=stored.classes)
+        spec = replace(spec, classes=stored.classes, greyscale=stored.greyscale)
     return Classifier(network, spec.mean, spec.std), spec
 
 
@@ -82,10 +88,10 @@ def _file(weights: str) -> Path:
     return find_checkpoint(weights) if is_trained_model else Path(weights)
 
 
-def _load_(network: nn.Module, file: Path, spec: ModelSpec, *, new_head: bool) -> None:
-    """Load weights whose head may be for other classes; where it may not, say if nothing but the classes differs."""
+def _load_(network: nn.Module, file: Path, spec: ModelSpec, head: set[str]) -> None:
+    """Load weights, but for a ``head`` of another shape; without one, say if nothing but the number of classes differs."""
     try:
-        load_weights_(network, file, new=_head(spec) if new_head else ())
+        load_weights_(network, file, new=head)
     except InputError as error:
         load_weights_(network, file, new=_head(spec))  # raises for what else differs
         raise InputError(
