@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
 from pushpull_conv.errors import InputError, require_module
@@ -23,6 +22,7 @@ from pushpull_conv.models.create import create_model, create_without_memory
 from pushpull_conv.models.timm_convs import is_timm_conv
 
 _METADATA_KEY = "pushpull_conv"
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 # What Lightning, DistributedDataParallel, torch.compile and Classifier put before a network's own names.
 _PREFIXES = ("model.", "module.", "_orig_mod.", "classifier.network.", "network.")
 
@@ -154,9 +154,8 @@ def _require_fit(classifier: Classifier, tensors: Mapping[str, Tensor], spec: Mo
     ):
         raise InputError(
             f"spec builds another network than the classifier's: {difference}; give the spec that fits (name, "
-            "num_classes, pushpull, layer), or the file would not give this network back; what no spec builds "
-            "(in_chans, img_size, ...) cannot be stored this way: store its state dict, and benchmark it from Python with "
-            "evaluate"
+            "num_classes, pushpull, layer), or the file would not give this network back; what no spec builds (in_chans, "
+            "img_size, ...) cannot be stored this way: store its state dict, and benchmark it from Python with evaluate"
         )
     for name, value in (("mean", spec.mean), ("std", spec.std)):
         own = getattr(classifier, name).flatten().double().cpu()
@@ -190,7 +189,11 @@ def _other_convolution(there: nn.Module, here: nn.Module, new: Collection[str] =
     """
     fresh = {name.rpartition(".")[0] for name in new}
     first, second = (
-        {name: _shown(module) for name, module in _uncompiled(network).named_modules() if isinstance(module, _ConvNd)}
+        {
+            name: _shown(module)
+            for name, module in _uncompiled(network).named_modules()
+            if isinstance(module, _CONVOLUTIONS)
+        }
         for network in (there, here)
     )
     both = [name for name in first if name in second and name not in fresh]

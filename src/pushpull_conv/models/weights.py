@@ -89,7 +89,7 @@ def _file(weights: str) -> Path:
 
 
 def _load_(network: nn.Module, file: Path, spec: ModelSpec, head: set[str]) -> None:
-    """Load weights, but for a ``head`` of another shape; without one, say if nothing but the number of classes differs."""
+    """Load weights, but for a ``head`` of another shape; without one, say if only the number of classes differs."""
     try:
         load_weights_(network, file, new=head)
     except InputError as error:
