@@ -154,8 +154,9 @@ def _require_fit(classifier: Classifier, tensors: Mapping[str, Tensor], spec: Mo
     ):
         raise InputError(
             f"spec builds another network than the classifier's: {difference}; give the spec that fits (name, "
-            "num_classes, pushpull, layer), or the file would not give this network back; what no spec builds (in_chans, "
-            "img_size, ...) cannot be stored this way: store its state dict, and benchmark it from Python with evaluate"
+            "num_classes, pushpull, layer), or the file would not give this network back; what no spec builds "
+            "(in_chans, img_size, ...) cannot be stored this way: store its state dict, and benchmark it from Python "
+            "with evaluate"
         )
     for name, value in (("mean", spec.mean), ("std", spec.std)):
         own = getattr(classifier, name).flatten().double().cpu()
@@ -188,16 +189,13 @@ def _other_convolution(there: nn.Module, here: nn.Module, new: Collection[str] =
     class may compute the same.
     """
     fresh = {name.rpartition(".")[0] for name in new}
-    first, second = (
-        {
-            name: _shown(module)
-            for name, module in _uncompiled(network).named_modules()
-            if isinstance(module, _CONVOLUTIONS)
-        }
-        for network in (there, here)
-    )
+    first, second = (_convolutions(_uncompiled(network)) for network in (there, here))
     both = [name for name in first if name in second and name not in fresh]
     return _difference({name: first[name] for name in both}, {name: second[name] for name in both})
+
+
+def _convolutions(network: nn.Module) -> dict[str, str]:
+    return {name: _shown(part) for name, part in network.named_modules() if isinstance(part, _CONVOLUTIONS)}
 
 
 def _is_own(module: nn.Module) -> bool:
