@@ -80,6 +80,14 @@ def test_a_checkpoint_gives_back_the_classifier_and_its_spec(checkpoint):
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
 
 
+def test_a_network_that_asks_for_the_version_of_its_weights_is_given_back(tmp_path):
+    spec = ModelSpec("torchvision:mnasnet0_5", 3, None, None, (0.5,) * 3, (0.25,) * 3)
+    classifier = spec.build().eval()
+    save_checkpoint(tmp_path / "model.safetensors", classifier, spec)
+    again, _ = load_checkpoint(tmp_path / "model.safetensors")
+    assert torch.equal(again.eval()(IMAGES), classifier(IMAGES))
+
+
 def test_the_spec_is_json_that_others_can_read(checkpoint):
     with safetensors.safe_open(checkpoint[0], framework="pt") as file:
         stored = json.loads(file.metadata()["pushpull_conv"])

@@ -1,6 +1,7 @@
 """Storing a classifier in one file, and reading weights without running code."""
 
 import argparse
+import collections
 import contextlib
 import json
 import os
@@ -322,8 +323,10 @@ def _load_state_(network: nn.Module, tensors: dict[str, Tensor], path: Path, new
     expected = network.state_dict()
     tensors = _without_prefixes(tensors, expected, path)
     tensors |= {name: expected[name] for name in new if name in tensors and tensors[name].shape != expected[name].shape}
+    state = collections.OrderedDict(tensors)
+    state._metadata = {"": {"version": network._version}}  # type: ignore[attr-defined]  # MNASNet asks for one
     try:
-        result = network.load_state_dict(tensors, strict=False)
+        result = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
         shapes = [
             f"'{name}' is {list(tensors[name].shape)} instead of {list(value.shape)}"

@@ -31,8 +31,8 @@ def with_weights(spec: ModelSpec, weights: str, *, new_head: bool = False) -> tu
             trained model says.
         weights: ``"pretrained"`` for those that timm or torchvision publish; a trained model, as `find_checkpoint`
             takes it; or a file, as `load_weights_` takes it.
-        new_head: Allow weights for other classes, or for the same in another order; the last layer then starts afresh.
-            Where the names of either are not known, their number alone tells.
+        new_head: Allow weights for another number of classes; the last layer then starts afresh. Where they are for
+            the same classes in another order, its rows are put into that of ``spec``.
 
     Returns:
         The classifier, in training mode on the CPU, and the spec that rebuilds it.
@@ -63,10 +63,9 @@ def with_weights(spec: ModelSpec, weights: str, *, new_head: bool = False) -> tu
             )
         network = create_model(spec.name, num_classes=spec.num_classes, stem=spec.stem)
         head = _head(spec) if new_head else set()
-        drawn = {name: value.clone() for name, value in network.state_dict().items() if name in head}
         _load_(network, file, spec, head)
-        if stored and stored.classes and spec.classes and tuple(stored.classes) != tuple(spec.classes):
-            network.load_state_dict(drawn, strict=False)  # other classes, or in another order, of the same number
+        if stored and stored.classes and set(stored.classes) == set(spec.classes):
+            _reorder_(network, head, [stored.classes.index(name) for name in spec.classes])
     change_(network, spec.pushpull, spec.layer)
     mean, std = (stored.mean, stored.std) if stored else pretrained_statistics(spec.name)
     spec = replace(spec, mean=mean, std=std)
@@ -107,6 +106,13 @@ def _require_classes(spec: ModelSpec) -> None:
             f"weights are 'pretrained', those of '{spec.name}' know {known} classes and the data have "
             f"{spec.num_classes}; fine-tune them first, with a recipe whose model has these weights"
         )
+
+
+def _reorder_(network: nn.Module, head: set[str], places: list[int]) -> None:
+    """Put the rows of the last layer, one for each class, into another order."""
+    state = network.state_dict()
+    for name in head:
+        state[name].copy_(state[name][places])
 
 
 def _head(spec: ModelSpec) -> set[str]:
