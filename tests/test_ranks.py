@@ -23,8 +23,6 @@ from pushpull_conv import InputError, Results
 from pushpull_conv.data import ImageSet, default_workers, load_images
 from pushpull_conv.files import csv_rows
 from pushpull_conv.ranks import Ranks, joined, launch, launched
-from pushpull_conv.training.fit import fit
-from pushpull_conv.training.recipe import load_recipe
 
 SMALL_MODEL = "model.name=timm:test_resnet"
 """Takes a tenth of the arithmetic of a ResNet-20."""
@@ -137,6 +135,8 @@ def test_a_training_of_two_processes_ends_when_it_is_terminated(tmp_path):
     assert not (tmp_path / "baseline" / "model.safetensors").exists()
 
 
+BATCHES = [(torch.float32, 1e-6, 8), (torch.float64, 1e-14, 8), (torch.float64, 1e-14, 3)]
+"""The type, how far two ranks may be from one, and the number of images, which two need not have equal parts of."""
 # A `DistributedDataParallel` that is the first to import torch._dynamo stays for ever; training has imported it before.
 TOGETHER = """
 import sys, torch, torch._dynamo
@@ -147,23 +147,23 @@ sys.path.insert(0, sys.argv[1])
 import test_ranks
 from test_ranks import network, batch
 from torch.nn.functional import cross_entropy
-dtype = getattr(torch, sys.argv[3])
 
-def learn(ranks):
+def learn(ranks, dtype, count):
     classifier = with_shared_statistics(Classifier(network().to(dtype), (0.5,) * 3, (0.25,) * 3), torch.device("cpu"))
     parallel = torch.nn.parallel.DistributedDataParallel(classifier.network)
-    whole = batch(dtype, int(sys.argv[4]))
+    whole = batch(dtype, count)
     images, labels = (torch.stack(ranks.share(values)) for values in whole)
     share = len(labels) * ranks.count / len(whole[1])
     (cross_entropy(parallel(images), labels) * share).backward()
     assert ranks.gather(ranks.rank) == [0, 1] and ranks.by_first(lambda: ranks.rank) == 0
     if ranks.is_first:
         gradients = {name: value.grad for name, value in classifier.network.named_parameters()}
-        torch.save({**gradients, **dict(classifier.network.named_buffers())}, sys.argv[2])
+        torch.save({**gradients, **dict(classifier.network.named_buffers())}, f"{sys.argv[2]}/{dtype}-{count}.pt")
     assert test_ranks.threads_of_the_group()
 
 with joined() as ranks:
-    learn(ranks)
+    for dtype, _, count in test_ranks.BATCHES:
+        learn(ranks, dtype, count)
 assert not torch.distributed.is_initialized()
 assert not test_ranks.threads_of_the_group()
 """
@@ -207,19 +207,22 @@ def batch(dtype, count):
     return images, torch.randint(0, 3, (count,), generator=generator)
 
 
+@pytest.fixture(scope="module")
+def learned_by_two(tmp_path_factory):
+    """The folder of what two ranks have learned from each of the batches."""
+    folder = tmp_path_factory.mktemp("two")
+    assert launch([sys.executable, "-c", TOGETHER, str(Path(__file__).parent), str(folder)], 2) == 0
+    return folder
+
+
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
-@pytest.mark.parametrize(
-    ("dtype", "tolerance", "count"), [(torch.float32, 1e-6, 8), (torch.float64, 1e-14, 8), (torch.float64, 1e-14, 3)]
-)
-def test_two_ranks_have_the_gradients_and_statistics_of_one(tmp_path, dtype, tolerance, count):
-    here = str(Path(__file__).parent)
-    call = [sys.executable, "-c", TOGETHER, here, str(tmp_path / "two.pt"), str(dtype).removeprefix("torch.")]
-    assert launch([*call, str(count)], 2) == 0
+@pytest.mark.parametrize(("dtype", "tolerance", "count"), BATCHES)
+def test_two_ranks_have_the_gradients_and_statistics_of_one(learned_by_two, dtype, tolerance, count):
     alone = network().to(dtype)
     images, labels = batch(dtype, count)
     cross_entropy(alone(images), labels).backward()
     expected = {name: value.grad for name, value in alone.named_parameters()} | dict(alone.named_buffers())
-    found = torch.load(tmp_path / "two.pt", weights_only=True)
+    found = torch.load(learned_by_two / f"{dtype}-{count}.pt", weights_only=True)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert torch.allclose(found[name].double(), value.double(), rtol=0, atol=tolerance), name
@@ -249,14 +252,14 @@ class WithGaps(ImageSet):
 
 def learn_with_gaps(folder, ranks):
     """A step by all images of a batch that can be read; a variant that changes pictures has them read one by one."""
+    from pushpull_conv.training.fit import fit  # here, as other processes import this module and train nothing
+    from pushpull_conv.training.recipe import load_recipe
+
     gentle = "training.learning_rate={start: 1.0e-3, top: 1.0e-3, end: 1.0e-3}"
     settings = [gentle, "training.epochs=1", "training.batch_size=64", "training.precision=64-true", SMALL_MODEL]
     settings += ["data.unreadable=skip", "variants=[TrivialAug]", "baseline=TrivialAug"]
-    recipe, (training, test) = (
-        load_recipe("quickstart", settings),
-        (load_images("digits", s) for s in ("train", "test")),
-    )
-    few = training[:64]
+    recipe = load_recipe("quickstart", settings)
+    few, test = load_images("digits", "train")[:64], load_images("digits", "test")
     damaged = WithGaps(*(getattr(few, field.name) for field in dataclasses.fields(few)))
     console = Console(file=io.StringIO())
     fit(recipe, recipe.variants[0], damaged, test[:40], folder, console=console, ranks=ranks)
