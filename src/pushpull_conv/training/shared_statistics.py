@@ -48,8 +48,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         values = input.to(self.running_mean.dtype)
-        count = _summed(torch.tensor(values.numel() // values.shape[1], dtype=torch.float64))
-        mean = _SumOverRanks.apply(values.sum((0, 2, 3))) / count
+        own = values.new_tensor([values.numel() // values.shape[1]])
+        totals = _SumOverRanks.apply(torch.cat([values.sum((0, 2, 3)), own]))  # at once: each sum waits for all ranks
+        count = totals[-1].detach().double()
+        mean = totals[:-1] / count
         centred = values - mean[:, None, None]
         variance = _SumOverRanks.apply(centred.square().sum((0, 2, 3))) / count
         self._follow(mean.detach(), variance.detach(), count)
