@@ -129,6 +129,12 @@ def _probe_size(experiment: Experiment) -> int:
     return min(experiment.recipe.training.batch_size, max(4, _PROBE_PIXELS // (height * width)))
 
 
+def _few(experiment: Experiment) -> ImageSource:
+    """The first test images, to time what is done to them at once."""
+    test = experiment.images("test")
+    return test.subset(torch.arange(min(_probe_size(experiment), len(test))))
+
+
 def _training_seconds(experiment: Experiment, variant: Variant, classifier: Classifier) -> float:
     """Time training steps and give the shortest time for each image: half a second of them after the first, or it."""
     few = {"batch_size": _probe_size(experiment), "compile": False}
@@ -162,8 +168,7 @@ def _training_seconds(experiment: Experiment, variant: Variant, classifier: Clas
 
 def _validation_seconds(experiment: Experiment, classifier: Classifier) -> float:
     """The time to read and classify one test image at the training's precision, as `fit` does after every epoch."""
-    test, precision, device = experiment.images("test"), experiment.recipe.training.precision, own_device()
-    few = test.subset(torch.arange(min(_probe_size(experiment), len(test))))
+    few, precision, device = _few(experiment), experiment.recipe.training.precision, own_device()
     classifier.to(device, _dtype(precision)).eval()
 
     def validate() -> None:
@@ -202,8 +207,7 @@ def _network_seconds(experiment: Experiment, classifier: Classifier) -> float:
 
 def _corrupting_seconds(experiment: Experiment) -> float:
     """The time to read and make all corrupted versions of one image: of each a middle severity, for all five."""
-    test = experiment.images("test")
-    few = test.subset(torch.arange(min(_probe_size(experiment), len(test))))
+    few = _few(experiment)
     versions = experiment.versions(few)
 
     def make(name: str) -> None:
