@@ -24,6 +24,7 @@ from torch import Tensor, nn
 import pushpull_conv
 from pushpull_conv import InputError, PushPullConv2d, create_model, swap_first_conv_
 from pushpull_conv.files import write_text
+from pushpull_conv.models import count_parameters
 from pushpull_conv.models.create import create_without_memory
 
 CLASSES = 3
@@ -55,7 +56,7 @@ def names() -> list[str]:
 def examine(name: str, largest: float) -> Row:
     """Swap the stem of one architecture and, if it has at most ``largest`` parameters, train it one step."""
     network = create_without_memory(name, num_classes=CLASSES)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
+    parameters = count_parameters(network)
     try:
         _, report = swap_first_conv_(network)
     except InputError as error:
